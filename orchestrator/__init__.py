@@ -1,0 +1,1 @@
+"""A distributed task queue for coding agents: the control plane."""

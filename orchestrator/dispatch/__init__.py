@@ -1,0 +1,1 @@
+"""What happens next: a group becomes a chord, a finished group the next one."""

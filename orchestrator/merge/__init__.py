@@ -1,0 +1,1 @@
+"""Many branches become one, and no side is dropped silently."""

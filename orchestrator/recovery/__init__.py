@@ -1,0 +1,1 @@
+"""The net: whatever stands still is moved on."""

@@ -1,0 +1,127 @@
+"""Settings, read once into one frozen object.
+
+Order of precedence: arguments of `load_settings`, `ORCHESTRATOR_*` variables, `orchestrator.toml` in the working
+directory (or the file named by `ORCHESTRATOR_CONFIG`), the defaults below.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from orchestrator.errors import ConfigurationError
+
+
+def default_state_dir() -> Path:
+    """`$XDG_STATE_HOME/orchestrator`, else `~/.local/state/orchestrator`; for root with none set `/var/lib/orchestrator`.
+
+    Root's home is closed to the account that PostgreSQL must run under, hence the exception.
+    """
+    named = os.environ.get("XDG_STATE_HOME")
+    if named:
+        return Path(named) / "orchestrator"
+    if os.geteuid() == 0:
+        return Path("/var/lib/orchestrator")
+    return Path.home() / ".local" / "state" / "orchestrator"
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """Everything that a process of the fleet is told from outside."""
+
+    model_config = SettingsConfigDict(env_prefix="ORCHESTRATOR_", frozen=True, extra="forbid")
+
+    broker_url: str | None = Field(
+        None, description="Redis or Valkey, as redis://[:password@]host:port/0 or redis+socket://path"
+    )
+    database_url: str | None = Field(None, description="PostgreSQL, as postgresql://user:password@host:port/name")
+    state_dir: Path = Field(
+        default_factory=default_state_dir, description="data of the embedded stack, repository caches"
+    )
+    work_dir: Path | None = Field(None, description="where workspaces are made; default: workspaces under state_dir")
+    agent_modules: CommaSeparated = Field(
+        default_factory=list,
+        description="modules to import so that their @register_agent classes are known, comma-separated",
+    )
+    capabilities: CommaSeparated = Field(
+        default_factory=list, description="what this worker offers beyond the plain queue, comma-separated"
+    )
+    slots: int = Field(8, ge=1, le=1000, description="agents at once in one worker process")
+    log_format: str = Field("text", pattern="^(text|json)$", description="logs of worker and dispatcher")
+
+    lease_seconds: float = Field(30.0, ge=2, description="how long a worker may be silent before its attempts are lost")
+    renew_seconds: float = Field(
+        2.0, gt=0, description="how often a worker renews its leases and hears of cancellations"
+    )
+    unreachable_grace_seconds: float = Field(
+        600.0, ge=0, description="how long agents work on while the database is away"
+    )
+    reconcile_seconds: float = Field(2.0, gt=0, description="how often each dispatcher looks for what stands still")
+    republish_seconds: float = Field(
+        30.0, gt=0, description="first wait for a claim before a message is sent again; doubles"
+    )
+    merge_lease_seconds: float = Field(
+        600.0, ge=2, description="how long one merge with its group check may take; renewed while it runs"
+    )
+    body_grace_seconds: float = Field(
+        5.0, ge=0, description="how long the net leaves a finished group to its chord's callback"
+    )
+    kill_grace_seconds: float = Field(5.0, ge=0, description="between TERM and KILL of an agent's process tree")
+    drain_seconds: float = Field(0.0, ge=0, description="what running agents get when their worker is asked to stop")
+    max_redeliveries: int = Field(5, ge=0, description="how often a subtask may lose its worker before it fails")
+    retry_initial_seconds: float = Field(2.0, ge=0, description="back-off after the first failure")
+    retry_max_seconds: float = Field(300.0, ge=0, description="the longest back-off, before jitter")
+    check_timeout_seconds: float = Field(1800.0, gt=0, description="deadline of a subtask's or a group's check")
+    max_log_bytes: int = Field(
+        16 * 2**20, ge=2**16, description="log kept per attempt: half from its head, half from its tail"
+    )
+
+    @property
+    def workspaces_dir(self) -> Path:
+        return self.work_dir or self.state_dir / "workspaces"
+
+    @property
+    def repositories_dir(self) -> Path:
+        """Bare caches, one a repository."""
+        return self.state_dir / "repositories"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = Path(os.environ.get("ORCHESTRATOR_CONFIG", "orchestrator.toml"))
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file))
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of this process. Raises `ConfigurationError` that names each wrong value."""
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(
+            f"The settings can't be used: {wrong}.", recovery="See ORCHESTRATOR_* variables and orchestrator.toml."
+        ) from error
+    except ValueError as error:  # TOML that is no TOML
+        raise ConfigurationError(f"The settings file can't be read: {error}.") from error

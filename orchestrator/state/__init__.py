@@ -1,0 +1,1 @@
+"""The truth: tables in PostgreSQL, and the only code that changes them."""

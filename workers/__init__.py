@@ -1,0 +1,1 @@
+"""The data plane: one agent, from claim to recorded outcome."""
