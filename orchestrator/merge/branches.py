@@ -1,0 +1,263 @@
+"""Merging attempts onto a job's integration branch.
+
+The same head, attempts and times always give the same commits, so a dispatcher that died anywhere is replaced by one that
+does the same again: the merge is a function, the push a compare-and-set.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from orchestrator.errors import GitError, RepositoryError
+from orchestrator.git import IDENTITY, NETWORK_TIMEOUT_SECONDS, last_line, run_git
+from orchestrator.merge.conflicts import Conflict, MergeReport, read_merge_tree
+from orchestrator.redaction import redact_url
+from orchestrator.repository_cache import RepositoryCache, borrow, claimed_folder, remove_tree
+
+SUBTASK_TRAILER: Final = "Subtask"
+"""The line of a merge commit's message by which a later conflict finds out whose change it meets."""
+
+ATTRIBUTES: Final = b".gitattributes"
+PATHS_A_COMMAND: Final = 500
+
+
+@dataclass(frozen=True)
+class AttemptToMerge:
+    """A completed attempt: its commit, the ref that holds it on the remote, and when its outcome was recorded."""
+
+    subtask_id: int
+    title: str
+    commit: str
+    ref: str
+    finished_at: datetime
+
+
+@dataclass(frozen=True)
+class MergedAttempt:
+    """`commit` is the merge commit; None where the head already had everything."""
+
+    subtask_id: int
+    commit: str | None
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """`head` has what is in `merged`, and nothing of what is in `conflicts`. Both are in subtask order."""
+
+    head: str
+    merged: tuple[MergedAttempt, ...]
+    conflicts: tuple[Conflict, ...]
+
+
+class MergeWorkspace:
+    """A repository that borrows the cache's objects and whose only files are the head's `.gitattributes`.
+
+    `git merge-tree` takes attributes from the work tree alone: without these files a `merge=union` file conflicts.
+    """
+
+    def __init__(self, folder: Path, cache: Path, head: str) -> None:
+        self._folder = folder
+        self.path = folder / "merge"
+        borrow(self.path, objects=[cache / "objects"], commit=head)
+        self._shown = run_git("hash-object", "-t", "tree", "--stdin", cwd=self.path, input=b"").text
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        root: Path,
+        cache: RepositoryCache,
+        *,
+        repo: str,
+        job_id: str,
+        head: str,
+        attempts: Sequence[AttemptToMerge],
+    ) -> Iterator[MergeWorkspace]:
+        """A workspace under `root` with the head and the attempts' commits, removed at the end.
+
+        Raises `GitError` or `RepositoryError` when the repository can't be read or lacks a commit.
+        """
+        lender = cache.path_with(repo, [head, *(attempt.commit for attempt in attempts)])
+        with claimed_folder(root, f"{job_id}-merge") as folder:
+            yield cls(folder, lender, head)
+
+    def checkout(self, commit: str) -> Path:
+        """The files of a commit in a repository of their own, for the group's check; one at a time."""
+        folder = self._folder / "check"
+        remove_tree(folder)
+        borrow(folder, objects=[self.path / ".git" / "objects"], commit=commit)
+        run_git("checkout", "--quiet", "--detach", commit, cwd=folder)
+        return folder
+
+    def contains(self, head: str, commit: str) -> bool:
+        """Whether `commit` is part of the head's history."""
+        result = run_git("merge-base", "--is-ancestor", commit, head, cwd=self.path, check=False)
+        if result.exit_code > 1:
+            raise GitError(f"The history of {commit} can't be read: {last_line(result.stderr)}.")
+        return result.exit_code == 0
+
+    def merge(self, head: str, commit: str) -> MergeReport:
+        """Merge in memory, by the head's attributes. Nothing is committed."""
+        self._show_attributes(head)
+        result = run_git(*("merge-tree", "--write-tree", "-z", "--messages", head, commit), cwd=self.path, check=False)
+        if result.exit_code not in {0, 1}:
+            raise GitError(
+                f"Commit {commit} can't be merged: {last_line(result.stderr)}.",
+                context={"head": head, "commit": commit, "stderr": result.stderr},
+            )
+        report = read_merge_tree(result.stdout, (head, commit))
+        if result.exit_code == 0:
+            return MergeReport(report.tree)
+        if not report.files:
+            raise GitError(
+                f"Commit {commit} conflicts, and git does not say where.", context={"head": head, "commit": commit}
+            )
+        return report
+
+    def subtasks_behind(self, head: str, commit: str, paths: Sequence[bytes]) -> tuple[int, ...]:
+        """The subtasks merged since `commit` forked off that changed one of the paths; all of them if none did.
+
+        None did where a whole folder was renamed and the path in question is new.
+        """
+        fork = run_git("merge-base", head, commit, cwd=self.path).text
+        log = (
+            "log",
+            "--first-parent",
+            f"--format=%(trailers:key={SUBTASK_TRAILER},valueonly)",
+            f"{fork}..{head}",
+            "--",
+        )
+        found: set[str] = set()
+        for start in range(0, len(paths), PATHS_A_COMMAND):
+            some = [os.fsdecode(path) for path in paths[start : start + PATHS_A_COMMAND]]
+            found.update(run_git(*log, *some, cwd=self.path).text.split())
+        if not found:
+            found.update(run_git(*log, cwd=self.path).text.split())
+        return tuple(sorted(int(subtask_id) for subtask_id in found))
+
+    def commit_merge(self, tree: str, head: str, attempt: AttemptToMerge) -> str:
+        """Commit a merged tree. Everything in the commit comes from the arguments, the date too."""
+        message = (
+            f"Merge subtask {attempt.subtask_id}: {' '.join(attempt.title.split())}\n\n"
+            f"{SUBTASK_TRAILER}: {attempt.subtask_id}\nAttempt: {attempt.ref}\n"
+        )
+        date = f"@{int(attempt.finished_at.timestamp())} +0000"
+        return run_git(
+            *("commit-tree", tree, "-p", head, "-p", attempt.commit),
+            cwd=self.path,
+            input=message.encode(),
+            env=IDENTITY | {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date},
+        ).text
+
+    def _show_attributes(self, head: str) -> None:
+        """Make the attributes files in the work tree those of `head`; what is the same as before is not read again."""
+        changes = ("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", self._shown, head)
+        only = ("--", f":(glob)**/{ATTRIBUTES.decode()}")
+        listing = run_git(*changes, *only, cwd=self.path, env={"GIT_LITERAL_PATHSPECS": "0"}).stdout
+        fields = iter(listing.split(b"\0")[:-1])
+        for change, path in zip(fields, fields, strict=True):
+            folders, _, name = path.rpartition(b"/")
+            if name != ATTRIBUTES or b".." in folders.split(b"/"):
+                continue
+            file = self.path / os.fsdecode(path)
+            mode, object_id = change.decode().split()[1], change.decode().split()[3]
+            file.unlink(missing_ok=True)
+            if mode.startswith("100"):  # git follows no link to find attributes
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(run_git("cat-file", "blob", object_id, cwd=self.path).stdout)
+        self._shown = head
+
+
+def merge_attempts(workspace: MergeWorkspace, *, attempts: Sequence[AttemptToMerge], head: str) -> MergeResult:
+    """Merge the attempts onto `head`, in subtask order. A conflict leaves its attempt out and goes on with the next.
+
+    Raises `GitError` when git can't do it at all.
+    """
+    merged: list[MergedAttempt] = []
+    conflicts: list[Conflict] = []
+    for attempt in sorted(attempts, key=lambda attempt: attempt.subtask_id):
+        if workspace.contains(head, attempt.commit):
+            merged.append(MergedAttempt(attempt.subtask_id, None))
+            continue
+        report = workspace.merge(head, attempt.commit)
+        if report.files:
+            others = workspace.subtasks_behind(head, attempt.commit, report.paths)
+            conflicts.append(Conflict(attempt.subtask_id, others, report.files))
+            continue
+        head = workspace.commit_merge(report.tree, head, attempt)
+        merged.append(MergedAttempt(attempt.subtask_id, head))
+    return MergeResult(head, tuple(merged), tuple(conflicts))
+
+
+def ensure_branch(workspace: MergeWorkspace, repo: str, branch: str, base_commit: str) -> None:
+    """Create the integration branch at the job's base commit, unless it exists. Raises `GitError` when git refuses."""
+    refusal = _push(workspace, repo, branch, new=base_commit, expected=None)
+    if refusal and _head_of(repo, branch) is None:
+        raise _refused(repo, branch, refusal)
+
+
+def push_branch(workspace: MergeWorkspace, repo: str, branch: str, *, new: str, expected: str | None) -> None:
+    """Move the branch from `expected` (None: it must not exist) to `new`; it is no error if it is there already.
+
+    Raises `RepositoryError` when somebody else has moved it, `GitError` when git refuses for another reason.
+    """
+    refusal = _push(workspace, repo, branch, new=new, expected=expected)
+    if not refusal:
+        return
+    found = _head_of(repo, branch)
+    if found == new:
+        return
+    if found == expected:
+        raise _refused(repo, branch, refusal)
+    shown = redact_url(repo)
+    back = f"git push --force {shlex.quote(shown)} {expected or ''}:refs/heads/{branch}"
+    raise RepositoryError(
+        f"Somebody has moved the branch {branch} of {shown}: it should be at {expected or 'no commit'}"
+        f" and is {f'at {found}' if found else 'gone'}.",
+        context={"repo": shown, "branch": branch, "expected": expected, "found": found, "new": new},
+        recovery=f"Save what was pushed there under another name, put it back with `{back}`, then retry the job.",
+    )
+
+
+def _push(workspace: MergeWorkspace, repo: str, branch: str, *, new: str, expected: str | None) -> str:
+    """Push under a lease; a branch that is at `new` satisfies any lease. Returns git's refusal, or nothing."""
+    ref = f"refs/heads/{branch}"
+    result = run_git(
+        *(
+            "push",
+            "--porcelain",
+            "--no-verify",
+            f"--force-with-lease={ref}:{expected or ''}",
+            "--",
+            repo,
+            f"{new}:{ref}",
+        ),
+        cwd=workspace.path,
+        check=False,
+        user_config=True,
+        timeout_seconds=NETWORK_TIMEOUT_SECONDS,
+    )
+    return f"{result.text}\n{result.stderr}".strip() if result.exit_code else ""
+
+
+def _head_of(repo: str, branch: str) -> str | None:
+    ref = f"refs/heads/{branch}"
+    listing = run_git("ls-remote", "--", repo, ref, cwd=None, user_config=True, timeout_seconds=60.0).text
+    return next((line.split("\t")[0] for line in listing.splitlines() if line.endswith(f"\t{ref}")), None)
+
+
+def _refused(repo: str, branch: str, refusal: str) -> GitError:
+    reason = next((line for line in refusal.splitlines() if "rejected]" in line), last_line(refusal))
+    in_use = "checked out" in refusal or "checked-out" in refusal
+    return GitError(
+        f"The branch {branch} can't be pushed to {redact_url(repo)}: {reason.split(chr(9))[-1]}.",
+        context={"repo": redact_url(repo), "branch": branch, "stderr": redact_url(refusal)},
+        recovery="Switch the checkout there to another branch, then retry the job." if in_use else "",
+    )

@@ -1,0 +1,216 @@
+"""What git needs on a machine's disk: a bare cache a repository, repositories that borrow its objects, claimed folders.
+
+    <root>/<name>-<hash>.git     the cache: `clone --bare`, then fetched into refs/remotes/origin/*
+    <root>/<name>-<hash>.lock    held by the one process and thread that writes it
+
+Nothing ever collects garbage in a cache: workspaces borrow its objects, and what no ref of the cache names may be the
+base of an agent at work.
+
+    <workspaces>/<name>/         a claimed folder: the workspace of an attempt or of a merge
+    <workspaces>/<name>.lock     locked by the process that works in it, for as long as that lives
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from orchestrator.errors import GitError, RepositoryError
+from orchestrator.git import NETWORK_TIMEOUT_SECONDS, object_format, run_git
+from orchestrator.redaction import redact_url
+
+log = logging.getLogger(__name__)
+
+CLAIMS: Final = "claims.lock"
+BRANCHES: Final = "+refs/heads/*:refs/remotes/origin/*"
+FETCH: Final = (
+    "fetch",
+    "--quiet",
+    "--prune",  # a branch `a` that became `a/b` would stop every later fetch; its commits stay
+    "--no-write-fetch-head",
+    "--no-recurse-submodules",
+    "--update-shallow",
+)
+
+
+class RepositoryCache:
+    """The caches of this machine. Processes and threads may share one `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path_with(self, repo: str, commits: Sequence[str]) -> Path:
+        """The bare cache of `repo`, with these commits in it, whatever ref or none names them on the remote.
+
+        Fetches, one process at a time, only when a commit is missing. Raises `GitError` when the remote can't be read,
+        `RepositoryError` when it does not have a commit.
+        """
+        path = self.root / f"{_cache_name(repo)}.git"
+        if not _missing(path, commits):
+            return path
+        with _locked(path.with_suffix(".lock")):
+            if not path.exists():
+                _clone(repo, path)
+            if missing := _missing(path, commits):  # else whoever held the lock before has brought them
+                _fetch(path, repo, missing)
+        return path
+
+
+def borrow(folder: Path, *, objects: Sequence[Path], commit: str, bare: bool = False) -> Path:
+    """Make a repository in `folder` that has the objects of others without a copy, and return its git directory.
+
+    `objects` are `objects` folders; they must outlive it. `commit` is any commit in them: its id tells the format.
+    """
+    bare_option = ["--bare"] if bare else []
+    format_ = f"--object-format={object_format(commit)}"
+    run_git("init", "--quiet", "--template=", format_, *bare_option, folder, cwd=None)
+    git_dir = folder if bare else folder / ".git"
+    (git_dir / "objects" / "info").mkdir(exist_ok=True)
+    (git_dir / "objects" / "info" / "alternates").write_bytes(b"".join(os.fsencode(path) + b"\n" for path in objects))
+    for path in objects:
+        shallow = path.parent / "shallow"  # without it git looks for parents that the lender never had
+        if shallow.exists():
+            shutil.copyfile(shallow, git_dir / "shallow")
+    return git_dir
+
+
+def _cache_name(repo: str) -> str:
+    last = repo.rstrip("/").removesuffix(".git").rpartition("/")[2]
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.")[:40] or "repository"
+    return f"{readable}-{hashlib.sha256(os.fsencode(repo)).hexdigest()[:12]}"
+
+
+def _missing(path: Path, commits: Sequence[str]) -> list[str]:
+    """Which of the commits the cache does not have. Needs no lock: objects arrive as one whole pack, never by halves."""
+    if not path.exists():
+        return list(commits) or [""]
+    wanted = "".join(f"{commit}^{{commit}}\n" for commit in commits)
+    answer = run_git("cat-file", "--batch-check=%(objectname)", cwd=path, input=wanted.encode())
+    lines = answer.stdout.decode().splitlines()
+    return [commit for commit, line in zip(commits, lines, strict=True) if line.endswith(" missing")]
+
+
+def _clone(repo: str, path: Path) -> None:
+    """A clone that was interrupted stays in its temporary folder: `path` exists only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in path.parent.glob(f"{path.stem}.making-*"):  # we hold the lock, so nobody is making it
+        shutil.rmtree(abandoned, ignore_errors=True)
+    making = Path(tempfile.mkdtemp(prefix=f"{path.stem}.making-", dir=path.parent))
+    try:
+        clone = ("clone", "--quiet", "--bare", "--template=", "--", repo, making)
+        run_git(*clone, cwd=None, user_config=True, timeout_seconds=NETWORK_TIMEOUT_SECONDS)
+        # The URL may hold a password, and is given to each command anyway.
+        run_git("config", "--remove-section", "remote.origin", cwd=making)
+        run_git(*FETCH, "--", repo, BRANCHES, cwd=making, user_config=True, timeout_seconds=NETWORK_TIMEOUT_SECONDS)
+        making.rename(path)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    log.info("Made the cache %s", path.name, extra={"event": "cache.made", "repo": redact_url(repo)})
+
+
+def _fetch(path: Path, repo: str, commits: Sequence[str]) -> None:
+    """Bring the branches and the commits, in one connection where the remote gives out commits by their ids."""
+    branches = (*FETCH, "--", repo, BRANCHES)
+    try:
+        run_git(*branches, *commits, cwd=path, user_config=True, timeout_seconds=NETWORK_TIMEOUT_SECONDS)
+    except GitError as error:
+        run_git(*branches, cwd=path, user_config=True, timeout_seconds=NETWORK_TIMEOUT_SECONDS)
+        if missing := _missing(path, commits):
+            raise RepositoryError(
+                f"The repository {redact_url(repo)} does not give out commit {', '.join(missing)}.",
+                context={"repo": redact_url(repo), "commits": missing, **error.context},
+                recovery="Push a branch that contains it, and start again.",
+            ) from error
+
+
+@contextmanager
+def claimed_folder(root: Path, label: str) -> Iterator[Path]:
+    """A new folder `<root>/<label>-<random>`, removed at the end whatever happened and whatever is in it."""
+    folder = root / f"{label}-{secrets.token_hex(4)}"
+    lock = folder.with_name(f"{folder.name}.lock")
+    with ExitStack() as claim:
+        with _locked(root / CLAIMS):  # a sweep must not see the lock's file before it is locked
+            claim.enter_context(_locked(lock))
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            _give_up(folder, lock)
+
+
+def sweep_folders(root: Path, live: Callable[[str], bool] | None = None) -> list[str]:
+    """Remove the claimed folders whose process is dead, and return their names.
+
+    `live` may veto: it is given a folder's name, and True keeps the folder.
+    """
+    if not root.is_dir():
+        return []
+    with ExitStack() as claims:
+        with _locked(root / CLAIMS):
+            dead = [lock for lock in sorted(root.glob("*.lock")) if lock.name != CLAIMS and _claim_now(lock, claims)]
+        swept = [root / lock.stem for lock in dead if live is None or not live(lock.stem)]
+        for folder in swept:
+            _give_up(folder, folder.with_name(f"{folder.name}.lock"))
+    if swept:
+        log.info("Removed %d abandoned workspaces", len(swept), extra={"event": "workspace.swept", "root": str(root)})
+    return [folder.name for folder in swept]
+
+
+def _claim_now(lock: Path, claims: ExitStack) -> bool:
+    try:
+        claims.enter_context(_locked(lock, wait=False))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _give_up(folder: Path, lock: Path) -> None:
+    """Remove folder and lock. A folder that resists keeps its lock's file, by which the next sweep finds it."""
+    try:
+        remove_tree(folder)
+    except OSError as error:
+        log.warning(
+            "The workspace %s could not be removed: %s",
+            folder,
+            error,
+            extra={"event": "workspace.not_removed", "folder": str(folder)},
+        )
+    else:
+        lock.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder, also where agents or tools have taken away the right to write or to list."""
+    if not folder.exists():
+        return
+    try:
+        shutil.rmtree(folder)
+    except OSError:  # no permission; or a process that was being ended has written once more
+        for parent, folders, _ in os.walk(os.fsencode(folder)):
+            for path in (os.path.join(parent, name) for name in folders):  # noqa: PTH118 - names of any bytes
+                if not os.path.islink(path):  # noqa: PTH114
+                    os.chmod(path, stat.S_IRWXU)  # noqa: PTH101
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the file's lock; it ends with the process. Each call opens the file anew, so threads exclude each other too.
+
+    Raises `BlockingIOError` when `wait` is false and somebody holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield

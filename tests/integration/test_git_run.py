@@ -1,0 +1,115 @@
+"""Git runs the same everywhere: nothing of the user's environment changes a result, and nothing secret is shown."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.errors import ConfigurationError, GitError
+from orchestrator.git import attempt_ref, last_line, require_git, run_git
+from tests.support.git_checkout import Repository
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository.create(tmp_path / "repository", {"file": "one\n"})
+
+
+def test_variables_of_git_do_not_leak_in(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "elsewhere" / "index"))
+    assert run_git("rev-parse", "HEAD", cwd=repository.path).text == repository.head
+
+
+def test_user_configuration_counts_only_where_it_is_asked_for(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text("[user]\n\tname = From The User\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    ask = ("config", "--get", "user.name")
+    assert run_git(*ask, cwd=repository.path, check=False).text == ""
+    assert run_git(*ask, cwd=repository.path, user_config=True).text == "From The User"
+
+
+def test_hooks_of_a_repository_do_not_run(repository: Repository) -> None:
+    hook = repository.path / ".git" / "hooks" / "post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch {repository.path}/ran\n")
+    hook.chmod(0o755)
+    run_git("checkout", "--quiet", "-b", "other", cwd=repository.path, user_config=True)
+    assert not (repository.path / "ran").exists()
+
+
+def test_a_failure_says_what_git_said(repository: Repository) -> None:
+    with pytest.raises(GitError) as caught:
+        run_git("cat-file", "blob", "no-such-thing", cwd=repository.path)
+    assert caught.value.message == "git cat-file failed: Not a valid object name no-such-thing."
+    assert caught.value.context["exit_code"] == 128
+
+
+def test_a_password_in_a_url_is_never_shown(tmp_path: Path) -> None:
+    with pytest.raises(GitError) as caught:
+        run_git("ls-remote", "http://me:hunter2@127.0.0.1:1/repo.git", cwd=tmp_path, user_config=True)
+    assert "127.0.0.1" in str(caught.value.context)
+    assert "hunter2" not in f"{caught.value} {caught.value.context}"
+
+
+def test_a_command_that_hangs_ends_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    with pytest.raises(GitError, match=r"did not end within 2 s"):
+        run_git("ls-remote", "host:repo.git", cwd=tmp_path, user_config=True, timeout_seconds=2)
+    child = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not _runs(child), "git's ssh has ended")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_missing_git_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"git was not found on the PATH\. Install git"):
+        require_git()
+
+
+def test_old_git_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "git"
+    program.write_text("#!/bin/sh\necho git version 2.37.9\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ConfigurationError, match=r"git version 2\.37\.9 was found, 2\.38 or newer"):
+        require_git()
+
+
+def test_the_version_of_this_git_is_good() -> None:
+    assert require_git()[0].isdigit()
+
+
+def test_an_attempt_has_a_ref_outside_of_branches() -> None:
+    assert attempt_ref("3f2a9c", 2, 1) == "refs/orchestrator/3f2a9c/2/1"
+
+
+@pytest.mark.parametrize(
+    ("stderr", "line"),
+    [
+        ("fatal: it broke.\nhint: do this", "it broke"),
+        ("error: first\nfatal: the reason\nmore", "the reason"),
+        ("remote: no entry", "no entry"),
+        ("", ""),
+    ],
+)
+def test_the_line_that_matters(stderr: str, line: str) -> None:
+    assert last_line(stderr) == line

@@ -1,0 +1,271 @@
+"""A workspace: the folder in which one attempt works, from the group's base commit to the commit that is pushed.
+
+    <root>/<job>-<subtask>-<attempt>-<random>/
+        checkout/      the agent's: a repository of its own that borrows the cache's objects
+        private/       the worker's: prompt file, the agent's state folder
+        record.git/    ours: sees the checkout as its work tree, and the agent never sees it
+
+Whatever an agent does to its repository (detached HEAD, half a rebase, a stale lock, no `.git` at all), the result is read
+from the files through `record.git`, whose index was made before the agent came.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from orchestrator.git import IDENTITY, NETWORK_TIMEOUT_SECONDS, GitResult, run_git
+from orchestrator.repository_cache import RepositoryCache, borrow, claimed_folder, sweep_folders
+
+log = logging.getLogger(__name__)
+
+NO_PUSH: Final = "/pushing-is-off-the-work-is-pushed-when-the-attempt-ends"
+"""The agent's push URL: a path that does not exist, so that `git push` fails and says why."""
+
+RESULT: Final = "refs/heads/result"
+GITLINK: Final = b"160000"
+
+
+class Workspaces:
+    """Makes and removes the workspaces of this machine under `root`. Threads and processes may share it."""
+
+    def __init__(self, root: Path, cache: RepositoryCache) -> None:
+        self.root = root
+        self.cache = cache
+
+    @contextmanager
+    def prepare(
+        self, *, job_id: str, subtask_id: int, attempt_number: int, repo: str | None, base_commit: str | None
+    ) -> Iterator[Workspace]:
+        """A workspace for one attempt, removed at the end; with no `repo` its checkout is an empty folder.
+
+        Raises `GitError` or `RepositoryError` when the repository can't be read or does not have the base commit.
+        """
+        with claimed_folder(self.root, f"{job_id}-{subtask_id}-{attempt_number}") as folder:
+            (folder / "private").mkdir(mode=0o700)
+            if repo is None or base_commit is None:
+                (folder / "checkout").mkdir()
+                yield Workspace(folder.resolve())
+                return
+            cache = self.cache.path_with(repo, [base_commit])
+            _check_out(folder, cache, repo, base_commit, f"subtask-{subtask_id}")
+            yield Workspace(folder.resolve(), repo, base_commit)
+
+    def sweep(self, live: Callable[[str], bool] | None = None) -> list[str]:
+        """Remove what dead processes left here, and return the folders' names. `live(name)` may keep one."""
+        return sweep_folders(self.root, live)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One attempt's folder. `repo` and `base_commit` are None where the job has no repository."""
+
+    folder: Path
+    repo: str | None = None
+    base_commit: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The agent's working directory."""
+        return self.folder / "checkout"
+
+    @property
+    def private_dir(self) -> Path:
+        """A folder beside the checkout that is never committed."""
+        return self.folder / "private"
+
+    def changed_files(self) -> list[str]:
+        """Paths that differ from the base commit, whoever committed them or nobody; empty without a repository.
+
+        Bytes that are no UTF-8 show as `\\xff`.
+        """
+        if self.base_commit is None:
+            return []
+        tree = self._tree_of_checkout(self._agents_commit())
+        listing = self._git("diff-tree", "-r", "-z", "--no-renames", "--name-only", self.base_commit, tree).stdout
+        return [name.decode("utf-8", "backslashreplace") for name in _split(listing)]
+
+    def commit_all(self, *, title: str, subtask_id: int, job_id: str) -> str:
+        """Commit what is uncommitted, and return the attempt's commit: a descendant of the base that has what the checkout has.
+
+        Ignored files stay out, unless the agent itself has added them. The base commit comes back when nothing changed.
+        The agent's own commits stay as they are; where they do not descend from the base, only their content counts.
+        """
+        if self.base_commit is None:
+            raise ValueError("a workspace without a repository has nothing to commit")
+        parent = self._agents_commit()
+        tree = self._tree_of_checkout(parent)
+        trees = self._git("rev-parse", f"{self.base_commit}^{{tree}}", f"{parent}^{{tree}}").text.splitlines()
+        if tree == trees[0]:
+            commit = self.base_commit
+        elif tree == trees[1]:
+            commit = parent
+        else:
+            message = f"{' '.join(title.split())}\n\nsubtask {subtask_id} of job {job_id}\n"
+            commit = self._git("commit-tree", tree, "-p", parent, stdin=message.encode(), env=IDENTITY).text
+        self._git("update-ref", RESULT, commit)
+        return commit
+
+    def push(self, ref: str) -> None:
+        """Push the commit that `commit_all` returned to `ref` on the job's repository; once more is fine.
+
+        Raises `GitError` when the remote refuses, also when `ref` holds anything else.
+        """
+        if self.repo is None:
+            raise ValueError("a workspace without a repository has nothing to push")
+        run_git(
+            *("push", "--quiet", "--no-verify", f"--force-with-lease={ref}:", "--", self.repo, f"{RESULT}:{ref}"),
+            cwd=self._record,
+            user_config=True,
+            timeout_seconds=NETWORK_TIMEOUT_SECONDS,
+        )
+
+    @property
+    def _record(self) -> Path:
+        return self.folder / "record.git"
+
+    def _git(
+        self,
+        *args: str,
+        stdin: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> GitResult:
+        place = {"GIT_DIR": str(self._record), "GIT_WORK_TREE": str(self.path)}
+        return run_git(*args, cwd=self.path, input=stdin, env=place | dict(env or {}))
+
+    def _ask_agents_repository(self, *args: str) -> GitResult:
+        """It may be in any state, or gone: an answer is welcome, none is no error."""
+        place = {"GIT_DIR": str(self.path / ".git"), "GIT_WORK_TREE": str(self.path)}
+        return run_git(*args, cwd=self.path, env=place, check=False)
+
+    def _agents_commit(self) -> str:
+        """The agent's HEAD where it descends from the base commit, else the base commit."""
+        assert self.base_commit is not None
+        head = self._ask_agents_repository("rev-parse", "--quiet", "--verify", "HEAD^{commit}")
+        if head.exit_code != 0 or head.text == self.base_commit:
+            return self.base_commit
+        ancestry = ("merge-base", "--is-ancestor", self.base_commit, head.text)
+        descends = run_git(*ancestry, cwd=self._record, check=False).exit_code == 0
+        return head.text if descends else self.base_commit
+
+    def _tree_of_checkout(self, head: str) -> str:
+        """Write the checkout's files as a tree. The index keeps what was known of unchanged files, so only changes are read."""
+        exclude = self._record / "info" / "exclude"
+        exclude.parent.mkdir(exist_ok=True)
+        with suppress(OSError):
+            shutil.copyfile(self.path / ".git" / "info" / "exclude", exclude)
+        submodules = self._submodules()
+        if head != self.base_commit:
+            self._git("read-tree", "-m", "-i", head)
+            embedded = b"".join(path + b"\0" for path in self._new_gitlinks(head))
+            self._git("update-index", "-z", "--force-remove", "--stdin", stdin=embedded)
+        untracked = _split(self._git("ls-files", "-z", "--others", "--exclude-standard").stdout)
+        nested = [path for path in untracked if path.endswith(b"/") and path.rstrip(b"/") not in submodules]
+        pathspecs = b".\0" + b"".join(b":(exclude,literal)" + path.rstrip(b"/") + b"\0" for path in nested)
+        self._git(
+            *("add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul"),
+            stdin=pathspecs,
+            env={"GIT_LITERAL_PATHSPECS": "0"},
+        )
+        more = [*self._added_though_ignored(), *self._files_of_nested(nested)]
+        self._git("update-index", "-z", "--add", "--replace", "--stdin", stdin=b"".join(path + b"\0" for path in more))
+        self._git("update-index", "-z", "--index-info", stdin=self._hidden_by_sparse_checkout())
+        return self._git("write-tree").text
+
+    def _submodules(self) -> set[bytes]:
+        if not (self.path / ".gitmodules").is_file():
+            return set()
+        asked = ("config", "-z", "--file", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$")
+        listing = run_git(*asked, cwd=self.path, check=False).stdout
+        return {entry.partition(b"\n")[2] for entry in _split(listing)}
+
+    def _new_gitlinks(self, head: str) -> Iterator[bytes]:
+        """Nested repositories that the agent has committed as pointers; what is a submodule is then added as one again."""
+        assert self.base_commit is not None
+        raw = iter(_split(self._git("diff-tree", "-r", "-z", "--raw", "--no-renames", self.base_commit, head).stdout))
+        for change, path in zip(raw, raw, strict=True):
+            old_mode, new_mode = change.lstrip(b":").split()[:2]
+            if new_mode == GITLINK != old_mode:
+                yield path
+
+    def _files_of_nested(self, folders: Iterable[bytes]) -> Iterator[bytes]:
+        """The files of repositories inside the checkout: kept as plain files, for their history has no other home.
+
+        A linked worktree is another branch of the agent's repository, not content of this one.
+        """
+        for folder in folders:
+            place = Path(os.fsdecode(os.fsencode(self.path) + b"/" + folder))
+            if _is_linked_worktree(place):
+                log.warning(
+                    "The agent left a linked worktree in its checkout; its files are not taken.",
+                    extra={"event": "workspace.worktree_ignored", "folder": str(place)},
+                )
+                continue
+            look = {
+                "GIT_DIR": str(self._record),
+                "GIT_WORK_TREE": str(place),
+                "GIT_INDEX_FILE": str(self._record / "none"),
+            }
+            listing = run_git("ls-files", "-z", "--others", "--exclude-standard", cwd=place, env=look).stdout
+            inside = [folder + name for name in _split(listing)]
+            yield from (path for path in inside if not path.endswith(b"/"))
+            yield from self._files_of_nested(path for path in inside if path.endswith(b"/"))
+
+    def _added_though_ignored(self) -> list[bytes]:
+        """Files that the agent has added by force: ignored, yet in its index."""
+        listing = self._ask_agents_repository("ls-files", "-z", "--cached", "--ignored", "--exclude-standard").stdout
+        return [path for path in _split(listing) if _is_own_file(os.fsencode(self.path), path)]
+
+    def _hidden_by_sparse_checkout(self) -> bytes:
+        """Index entries of files that the agent's sparse checkout has put away: absent, and not deleted."""
+        listing = self._ask_agents_repository("ls-files", "-z", "-t", "--stage").stdout
+        root = os.fsencode(self.path) + b"/"
+        hidden = (entry[2:] for entry in _split(listing) if entry.startswith(b"S "))
+        return b"".join(entry + b"\0" for entry in hidden if not os.path.lexists(root + entry.partition(b"\t")[2]))
+
+
+def _check_out(folder: Path, cache: Path, repo: str, base_commit: str, branch: str) -> None:
+    lent = cache / "objects"
+    git_dir = borrow(folder / "checkout", objects=[lent], commit=base_commit)
+    _configure(git_dir, repo)
+    refs = ("for-each-ref", "--format=%(objectname) %(refname)", "refs/remotes/origin", "refs/tags")
+    (git_dir / "packed-refs").write_bytes(run_git(*refs, cwd=cache).stdout)
+    run_git("checkout", "--quiet", "-b", branch, base_commit, cwd=folder / "checkout")
+    record = borrow(folder / "record.git", objects=[lent, git_dir / "objects"], commit=base_commit, bare=True)
+    # The time stamp goes along: by it git knows which files may have changed in the tick in which they were written.
+    shutil.copy2(git_dir / "index", record / "index")
+
+
+def _configure(git_dir: Path, repo: str) -> None:
+    """The agent sees where the repository lives, without the password, and can't push there by its name."""
+    url = re.sub(r"^(https?://)[^/@]*@", r"\1", repo).replace("\\", "\\\\").replace('"', '\\"')
+    with (git_dir / "config").open("a", encoding="utf-8", errors="surrogateescape") as config:
+        config.write(
+            f"[user]\n\tname = {IDENTITY['GIT_AUTHOR_NAME']}\n\temail = {IDENTITY['GIT_AUTHOR_EMAIL']}\n"
+            f"[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
+            f'[remote "origin"]\n\turl = "{url}"\n\tpushurl = {NO_PUSH}\n'
+            f"\tfetch = +refs/heads/*:refs/remotes/origin/*\n"
+        )
+
+
+def _is_linked_worktree(folder: Path) -> bool:
+    marker = folder / ".git"
+    return marker.is_file() and re.match(rb"gitdir: .*/worktrees/[^/]+\s*$", marker.read_bytes()[:4096]) is not None
+
+
+def _is_own_file(root: bytes, path: bytes) -> bool:
+    """Whether a path names a file or a link in the checkout itself, not one behind a link to a folder."""
+    full = os.path.join(root, path)  # noqa: PTH118 - names of any bytes
+    parent = os.path.dirname(full)  # noqa: PTH120
+    return os.path.realpath(parent) == parent and (os.path.isfile(full) or os.path.islink(full))  # noqa: PTH113, PTH114
+
+
+def _split(listing: bytes) -> list[bytes]:
+    return [entry for entry in listing.split(b"\0") if entry]
