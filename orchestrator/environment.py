@@ -1,0 +1,58 @@
+"""The environment that an agent sees: what is named here, and nothing else of the worker's own.
+
+A worker holds the addresses and passwords of the fleet. None of them reaches an agent: its environment is built from an
+allow-list, and the variables of the fleet are struck from it even where a list names them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+from orchestrator.process_tree import COOKIE_VARIABLE
+
+FLEET_PREFIX: Final = "ORCHESTRATOR_"
+
+ALWAYS_ALLOWED: Final = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR",
+    "LANG", "LANGUAGE", "LC_*", "TERM", "TZ",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS",
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+)  # fmt: skip
+"""What programs need to find themselves and the network. HOME is among them: git, caches and tool chains live there."""
+
+_SETTINGS_FOR_MACHINES: Final = {
+    "GIT_TERMINAL_PROMPT": "0",  # a question that nobody can answer is an error at once
+    "PYTHONUNBUFFERED": "1",  # output that waits in a buffer looks like an idle agent
+}
+
+
+def agent_environment(
+    *, allow: Collection[str], extra: Mapping[str, str], cookie: str, base: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """The environment of one attempt.
+
+    Of `base`, the worker's own, `ALWAYS_ALLOWED` and `allow` pass, exact names or patterns such as `AWS_*`, and never a
+    variable of the fleet. `extra` is laid over that. `cookie` marks every process of the attempt (`process_tree`). The
+    programs of the worker's virtual environment stay on the PATH.
+    """
+    patterns = (*ALWAYS_ALLOWED, *allow)
+    passed = {
+        name: value
+        for name, value in base.items()
+        if not name.startswith(FLEET_PREFIX) and any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    path = _with_own_programs(passed.get("PATH", os.defpath))
+    return {**_SETTINGS_FOR_MACHINES, **passed, "PATH": path, **extra, COOKIE_VARIABLE: cookie}
+
+
+def _with_own_programs(path: str) -> str:
+    """The PATH with the worker's virtual environment in it, so that `pytest` in a plan is the one installed beside us."""
+    own = str(Path(sys.executable).parent)
+    if sys.prefix == sys.base_prefix or own in path.split(os.pathsep):
+        return path
+    return f"{own}{os.pathsep}{path}"

@@ -1,0 +1,205 @@
+"""The agent `claude-code`: Anthropic's command line, one headless run an attempt.
+
+    agent: {name: claude-code, model: sonnet, max_turns: 40}
+
+Keys come from the worker's environment (`ANTHROPIC_API_KEY`, or `CLAUDE_CODE_OAUTH_TOKEN` as `claude setup-token`
+prints it), never from the plan: each attempt has a configuration folder of its own, so a login under `~/.claude` is not
+seen. What is written here of the program's output was measured with 2.1.330.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from orchestrator.outcomes import Outcome
+from orchestrator.supervisor import Ending
+from workers.agents.protocol import (
+    Agent,
+    AgentConfig,
+    AgentEnd,
+    AgentEvent,
+    AgentRequest,
+    AgentVersion,
+    EventKind,
+    Launch,
+    ending_in_words,
+    failure_in_words,
+)
+
+_OLDEST_SUPPORTED: Final = (2, 1)
+_SHOWN_CHARACTERS: Final = 500
+_CHANGING_TOOLS: Final = frozenset({"Bash", "Edit", "MultiEdit", "NotebookEdit", "Write"})
+
+_BY_STATUS: Final[Mapping[int, Outcome]] = {
+    401: Outcome.AUTH_ERROR,
+    403: Outcome.AUTH_ERROR,
+    404: Outcome.BAD_CONFIG,  # the model does not exist, or not for this key
+    429: Outcome.RATE_LIMITED,
+    529: Outcome.RATE_LIMITED,  # overloaded
+}
+_BY_SUBTYPE: Final[Mapping[str, Outcome]] = {
+    "error_max_turns": Outcome.TURN_LIMIT,
+    "error_max_budget_usd": Outcome.BUDGET_EXCEEDED,
+}
+_TOKENS: Final[Mapping[str, tuple[str, str]]] = {
+    "input_tokens": ("input_tokens", "inputTokens"),
+    "output_tokens": ("output_tokens", "outputTokens"),
+    "cache_read_tokens": ("cache_read_input_tokens", "cacheReadInputTokens"),
+    "cache_write_tokens": ("cache_creation_input_tokens", "cacheCreationInputTokens"),
+}
+"""Our names, those of `usage`, and those of `modelUsage`."""
+
+
+class ClaudeCodeConfig(AgentConfig):
+    model: str | None = Field(None, description="a model's name or alias; default: the program's own")
+    max_turns: int | None = Field(None, ge=1, description="model calls before it ends as turn_limit")
+    max_budget_usd: float | None = Field(None, gt=0, description="before it ends as budget_exceeded, one call over")
+    permission_mode: Literal["acceptEdits", "bypassPermissions", "plan", "default"] = Field(
+        "acceptEdits", description="acceptEdits: files may change, commands need allowed_tools"
+    )
+    allowed_tools: list[str] = Field(default_factory=list, description="allowed besides, for instance 'Bash(pytest:*)'")
+    path: str = Field("claude", description="the program, if it is not on the PATH")
+
+
+class ClaudeCodeAgent(Agent[ClaudeCodeConfig]):
+    name = "claude-code"
+    config_model = ClaudeCodeConfig
+    program = "claude"
+    environment = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN")
+
+    def launch(self, request: AgentRequest) -> Launch:
+        config = self.config(request)
+        argv = [config.path, "-p", "--output-format", "stream-json", "--verbose"]
+        argv += ["--permission-mode", config.permission_mode]
+        for flag, value in (
+            ("--model", config.model),
+            ("--max-turns", config.max_turns),
+            ("--max-budget-usd", config.max_budget_usd),
+            ("--allowedTools", ",".join(config.allowed_tools) or None),
+            ("--resume", request.session_id),
+        ):
+            if value is not None:
+                argv += [flag, str(value)]
+        env = {
+            "CLAUDE_CONFIG_DIR": str(request.state_dir / "claude"),
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+            "CLAUDE_CODE_MAX_RETRIES": "2",  # long back-off belongs to the queue, where it holds no slot
+            "DISABLE_AUTOUPDATER": "1",
+            "DISABLE_TELEMETRY": "1",
+        }
+        if config.permission_mode == "bypassPermissions" and os.geteuid() == 0:
+            env["IS_SANDBOX"] = "1"  # the program refuses that mode to root otherwise
+        return Launch(argv, env, stdin_file=request.prompt_file)
+
+    def read_line(self, stream: str, line: str) -> AgentEvent | None:
+        if stream != "stdout" or not line.startswith("{"):
+            return None
+        try:
+            return _event(json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError):  # a piece of a line, or a shape that is new to us
+            return None
+
+    def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
+        session_id = _last(events, EventKind.SESSION).get("session_id")
+        result = _last(events, EventKind.TERMINAL)
+        if not result:
+            error = failure_in_words(ending, "without a result line")
+            return AgentEnd(Outcome.FAILED, error=error, session_id=session_id)
+        said = result.get("result")
+        end = AgentEnd(
+            Outcome.COMPLETED,
+            result=said,
+            usage=_usage(result),
+            cost_usd=result.get("total_cost_usd"),
+            session_id=result.get("session_id") or session_id,
+        )
+        if result.get("is_error") or result.get("subtype") != "success":
+            outcome = _outcome_of_error(result)
+            return replace(
+                end,
+                outcome=outcome,
+                error=said or "; ".join(result.get("errors") or []) or f"The agent ended with {result.get('subtype')}.",
+                retry_after_seconds=_retry_after_seconds(events) if outcome is Outcome.RATE_LIMITED else None,
+            )
+        if ending.exit_code != 0:
+            words = f"The agent reported success, but ended with {ending_in_words(ending)}."
+            return replace(end, outcome=Outcome.FAILED, error=words)
+        if denied := _denied_all_work(result, events):
+            words = f"The agent was not permitted to use {', '.join(denied)}, and changed nothing by other means."
+            return replace(end, outcome=Outcome.PERMISSION_DENIED, error=words)
+        return end
+
+    def version(self) -> AgentVersion:
+        found = super().version()
+        if found.version is None:
+            return found
+        number = tuple(int(part) for part in found.version.split(".")[:2])
+        if number >= _OLDEST_SUPPORTED:
+            return found
+        oldest = ".".join(map(str, _OLDEST_SUPPORTED))
+        return replace(found, supported=False, note=f"version {oldest} or newer is needed")
+
+
+def _event(data: Mapping[str, Any]) -> AgentEvent | None:
+    """`type` decides; it is not always the first key."""
+    match data["type"], data.get("subtype"):
+        case "result", _:
+            return AgentEvent(EventKind.TERMINAL, (data.get("result") or data["subtype"])[:_SHOWN_CHARACTERS], data)
+        case "system", "init":
+            return AgentEvent(EventKind.SESSION, data={"session_id": data["session_id"]})
+        case "system", "api_retry":
+            return AgentEvent(EventKind.USAGE, data={"retry_delay_ms": data["retry_delay_ms"]})
+        case "assistant", _:
+            content = data["message"]["content"]
+            if tools := {block["id"]: block["name"] for block in content if block["type"] == "tool_use"}:
+                return AgentEvent(EventKind.TOOL, ", ".join(tools.values()), {"tools": tools})
+            words = " ".join(block["text"] for block in content if block["type"] == "text")
+            return AgentEvent(EventKind.TEXT, words[:_SHOWN_CHARACTERS]) if words else None
+        case _:
+            return None
+
+
+def _last(events: Sequence[AgentEvent], kind: EventKind) -> Mapping[str, Any]:
+    return next((event.data for event in reversed(events) if event.kind is kind), {})
+
+
+def _outcome_of_error(result: Mapping[str, Any]) -> Outcome:
+    """An error of the API comes with `subtype: success`: its status decides first."""
+    status: int | None = result.get("api_error_status")
+    if status is not None and status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if result.get("terminal_reason") == "api_error" and (status is None or status >= 500):
+        return Outcome.PROVIDER_UNAVAILABLE  # without a status there was no answer: refused, or broken off
+    return _BY_SUBTYPE.get(str(result.get("subtype")), Outcome.FAILED)
+
+
+def _usage(result: Mapping[str, Any]) -> dict[str, int]:
+    """The run's own `usage`; where that is all zero, as at an exhausted budget, the sum of `modelUsage`."""
+    run, models = result.get("usage") or {}, list((result.get("modelUsage") or {}).values())
+    counted = {ours: int(run.get(theirs) or 0) for ours, (theirs, _) in _TOKENS.items()}
+    if any(counted.values()):
+        return counted
+    return {ours: sum(int(model.get(theirs) or 0) for model in models) for ours, (_, theirs) in _TOKENS.items()}
+
+
+def _retry_after_seconds(events: Sequence[AgentEvent]) -> float | None:
+    """The program's last wait between its own tries: what the provider's Retry-After asked for, give or take its jitter."""
+    waits = [event.data["retry_delay_ms"] for event in events if "retry_delay_ms" in event.data]
+    return waits[-1] / 1000 if waits else None
+
+
+def _denied_all_work(result: Mapping[str, Any], events: Sequence[AgentEvent]) -> list[str]:
+    """The tools that were denied, if no other call could have changed anything.
+
+    An agent that was denied one command and then did its work with another has not failed: git and the check judge it.
+    """
+    denied = {denial["tool_use_id"]: denial["tool_name"] for denial in result.get("permission_denials") or []}
+    used = {key: tool for event in events if event.kind is EventKind.TOOL for key, tool in event.data["tools"].items()}
+    worked = any(tool in _CHANGING_TOOLS and key not in denied for key, tool in used.items())
+    return [] if worked else sorted(set(denied.values()))

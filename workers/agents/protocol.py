@@ -1,0 +1,195 @@
+"""What an agent's adapter is: how to start the program, how to read it, how to judge its end.
+
+    request ──launch──▶ argv, environment ──run by the supervisor──▶ lines ──read_line──▶ events ──classify──▶ AgentEnd
+
+An adapter starts nothing and waits for nothing: the worker runs the program, keeps the deadlines and ends the tree.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from orchestrator.outcomes import Outcome
+from orchestrator.supervisor import Ending
+
+VERSION_SECONDS: Final = 20.0
+"""How long a program may take to say its version."""
+
+
+class AgentConfig(BaseModel):
+    """What a plan may say about an agent besides its name. Unknown keys are faults, found at submission."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class AgentRequest:
+    """One attempt, as an adapter sees it.
+
+    `prompt_file` holds `prompt`. `workspace` is where the agent works, `state_dir` an empty folder of this attempt
+    outside of it. `session_id` is a session of an earlier attempt to go on with, None to begin a new one.
+    """
+
+    prompt: str
+    prompt_file: Path
+    workspace: Path
+    state_dir: Path
+    config: Mapping[str, Any]
+    title: str
+    subtask_id: int
+    attempt_number: int
+    session_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What to start, in the workspace. `env` is laid over the attempt's environment (`orchestrator.environment`).
+
+    `stdin_file` is for programs that read their prompt there: an argument ends at 128 KiB and shows in every process
+    listing. Without one, stdin is /dev/null.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    stdin_file: Path | None = None
+
+
+class EventKind(StrEnum):
+    TEXT = "text"
+    """The agent said something."""
+    TOOL = "tool"
+    """It called a tool; `data` says which."""
+    SESSION = "session"
+    """Its session has an id."""
+    USAGE = "usage"
+    """Tokens or money, as the program counts them."""
+    TERMINAL = "terminal"
+    """The program's own word on how it ended. The last one counts."""
+
+
+@dataclass(frozen=True)
+class AgentEvent:
+    """One line of the program, understood. `text` is short, for people; `data` is the adapter's own, for `classify`."""
+
+    kind: EventKind
+    text: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AgentEnd:
+    """An attempt's end as the agent's program tells it; changes in git and the subtask's check are judged later.
+
+    `error` is set unless the outcome is completed. `result` is what the agent said at its end. `usage` counts tokens
+    by kind (`input_tokens, output_tokens, cache_read_tokens, cache_write_tokens`), None where the program does not
+    say. `retry_after_seconds` is the provider's wish.
+    """
+
+    outcome: Outcome
+    error: str | None = None
+    result: str | None = None
+    usage: Mapping[str, int] | None = None
+    cost_usd: float | None = None
+    session_id: str | None = None
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class AgentVersion:
+    """Whether the agent can run on this machine. `note` says in words what stands against it."""
+
+    found: bool
+    version: str | None = None
+    supported: bool = False
+    path: Path | None = None
+    note: str = ""
+
+
+Config = TypeVar("Config", bound=AgentConfig)
+
+
+class Agent(ABC, Generic[Config]):
+    """Base of the adapters. One instance serves one attempt, from one thread.
+
+    Make it known with `@register_agent("name")` or an entry point in the group `orchestrator.agents`.
+    """
+
+    name: ClassVar[str]
+    expects_changes: ClassVar[bool] = True
+    """Whether an end without any change is no success, where the plan leaves it open and there is a repository."""
+    config_model: ClassVar[type[AgentConfig]] = AgentConfig
+    program: ClassVar[str | None] = None
+    """The program that has to be on the PATH, None if it comes with this project."""
+    environment: ClassVar[tuple[str, ...]] = ()
+    """Variables of the worker that the program may see besides the usual ones: provider keys, addresses. `*` at the end is a wildcard."""
+
+    def config(self, request: AgentRequest) -> Config:
+        """The request's configuration, validated. Raises pydantic's ValidationError; submission has checked it before."""
+        return self.config_model.model_validate(dict(request.config))  # type: ignore[return-value]
+
+    @abstractmethod
+    def launch(self, request: AgentRequest) -> Launch:
+        """How to start the program. May write files that it needs into `request.state_dir`, and does nothing else."""
+
+    def read_line(self, stream: str, line: str) -> AgentEvent | None:
+        """What a line of "stdout" or "stderr" means; None if nothing. Never raises: a line is whatever it is."""
+        return None
+
+    @abstractmethod
+    def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
+        """How the attempt ended: no effects, and the same answer to the same ending and lines.
+
+        For a program that was stopped (`ending.stopped`) the caller has the outcome and the error already, and takes
+        the usage, the session and the result from here.
+        """
+
+    def version(self) -> AgentVersion:
+        """Whether the program is there and which it is. Runs it; adapters narrow down what is supported."""
+        if self.program is None:
+            return AgentVersion(found=True, supported=True, note="comes with the orchestrator")
+        return program_version(self.program)
+
+
+def program_version(program: str) -> AgentVersion:
+    """The first number with a dot in what `program --version` prints."""
+    path = shutil.which(program)
+    if path is None:
+        return AgentVersion(found=False, note=f"{program} is not on the PATH")
+    try:
+        answer = subprocess.run(
+            [path, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=VERSION_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return AgentVersion(found=True, path=Path(path), note=f"{program} --version failed: {error}")
+    number = re.search(r"\d+(\.\d+)+", answer.stdout)
+    if answer.returncode != 0 or number is None:
+        return AgentVersion(found=True, path=Path(path), note=f"{program} --version ended with {answer.returncode}")
+    return AgentVersion(found=True, version=number.group(), supported=True, path=Path(path))
+
+
+def ending_in_words(ending: Ending) -> str:
+    """`exit code 3`, `signal 9`: how the program ended, for an error in words."""
+    return f"exit code {ending.exit_code}" if ending.signal is None else f"signal {ending.signal}"
+
+
+def failure_in_words(ending: Ending, how: str = "") -> str:
+    """A sentence on how the program ended, and the last lines of what it wrote."""
+    last_lines = ending.output.last_lines()
+    sentence = f"The agent ended with {ending_in_words(ending)}{', ' if how else ''}{how}."
+    return f"{sentence} Its last lines:\n{last_lines}" if last_lines else sentence

@@ -1,0 +1,37 @@
+"""Agents by name, as classes: the workers' side of `orchestrator.agent_names`.
+
+@register_agent("my-agent")
+class MyAgent(Agent[MyConfig]): ...
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from orchestrator.agent_names import known_agents, register_agent, require_agent
+from orchestrator.errors import ConfigurationError
+from orchestrator.settings import Settings, load_settings
+from workers.agents.protocol import Agent, AgentConfig
+
+__all__ = ["AgentRegistry", "register_agent"]
+
+
+class AgentRegistry:
+    """Every agent that this installation knows. `settings` default to those of this process."""
+
+    @staticmethod
+    def get(name: str, settings: Settings | None = None) -> type[Agent[AgentConfig]]:
+        """The class of that name. Raises `ConfigurationError` that lists the known names; there is never a stand-in."""
+        entry = require_agent(name, known_agents(settings or load_settings()))
+        found = entry.load()
+        if not issubclass(found, Agent):
+            raise ConfigurationError(
+                f"The agent {name} from {entry.origin} is not derived from workers.agents.protocol.Agent.",
+                context={"agent": name, "origin": entry.origin},
+                recovery="Derive it from that class.",
+            )
+        return cast(type[Agent[AgentConfig]], found)
+
+    @staticmethod
+    def names(settings: Settings | None = None) -> list[str]:
+        return list(known_agents(settings or load_settings()))

@@ -1,0 +1,162 @@
+"""The agent `scripted`: deterministic, free of charge, and able to fail in every way that real agents were seen to.
+
+    agent:
+      name: scripted
+      script:
+        - {write: models/user.py, content: "class User: ...\\n"}
+        - {on_attempt: {1: [{fail: "not today"}], else: [{print: "second try"}]}}
+        - {result: "The model is there."}
+
+A real process (`scripted_program.py`) carries out the steps in order, in the workspace, and reports its end in a line of
+its own, as real agents do.
+
+| step | does |
+|---|---|
+| `write: PATH, content: TEXT` · `append: PATH, content: TEXT` · `delete: PATH` | files; missing folders are made |
+| `commit: MESSAGE` | commits everything |
+| `print: TEXT` · `stderr: TEXT` | one line |
+| `flood: BYTES` · `invalid_utf8: true` | one line of that size; a line that is no UTF-8 |
+| `sleep: SECONDS` · `hang: true` · `wait_for: PATH` | waits so long; for ever; until the file exists |
+| `ignore_sigterm: true` | from here on only KILL ends it |
+| `spawn: SECONDS` | leaves a process in a session of its own, which holds the pipes open and ignores TERM |
+| `log_interval: PATH` | appends a JSON line now and one at the end: `what` (start, end), `at`, `token`, `job`, `subtask`, `attempt` |
+| `on_attempt: {NUMBER: STEPS, else: STEPS}` | other steps for other attempts |
+| `usage: {input_tokens: N, …}, cost_usd: USD` · `session: ID` · `result: TEXT` | what the end will report |
+| `fail: TEXT` · `fail: EXIT_CODE` | ends: says that it failed; exits without a word |
+| `end: OUTCOME, error: TEXT, retry_after_seconds: N` | ends with that outcome, for instance `rate_limited` |
+| `exit_by_signal: NAME` | ends by `KILL`, `SEGV`, … |
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field, field_validator
+
+from orchestrator.outcomes import Outcome
+from orchestrator.supervisor import Ending
+from workers.agents.protocol import (
+    Agent,
+    AgentConfig,
+    AgentEnd,
+    AgentEvent,
+    AgentRequest,
+    EventKind,
+    Launch,
+    ending_in_words,
+    failure_in_words,
+)
+
+_PROGRAM: Final = Path(__file__).with_name("scripted_program.py")
+
+_Types = type | tuple[type, ...]
+_NUMBER: Final = (int, float)
+_STEPS: Final[Mapping[str, tuple[_Types, Mapping[str, _Types]]]] = {
+    "write": (str, {"content": str}),
+    "append": (str, {"content": str}),
+    "delete": (str, {}),
+    "commit": (str, {}),
+    "print": (str, {}),
+    "stderr": (str, {}),
+    "flood": (int, {}),
+    "invalid_utf8": (bool, {}),
+    "sleep": (_NUMBER, {}),
+    "hang": (bool, {}),
+    "wait_for": (str, {}),
+    "ignore_sigterm": (bool, {}),
+    "spawn": (_NUMBER, {}),
+    "log_interval": (str, {}),
+    "on_attempt": (dict, {}),
+    "usage": (dict, {"cost_usd": _NUMBER}),
+    "session": (str, {}),
+    "result": (str, {}),
+    "fail": ((int, str), {}),
+    "end": (str, {"error": str, "retry_after_seconds": _NUMBER}),
+    "exit_by_signal": (str, {}),
+}
+"""Each step: the type of its value, and its further keys with theirs."""
+
+
+class ScriptedConfig(AgentConfig):
+    script: list[dict[str, Any]] = Field(default_factory=list, description="the steps, carried out in order")
+
+    @field_validator("script")
+    @classmethod
+    def _known_steps(cls, script: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return _checked_all(script)
+
+
+def _checked(step: Any) -> dict[str, Any]:
+    """The step with its own key first: JSON in a database does not keep the order of keys."""
+    names = [name for name in step if name in _STEPS] if isinstance(step, dict) else []
+    if len(names) != 1:
+        raise ValueError(f"{step!r} is no step; a step is a mapping with one of the keys {', '.join(_STEPS)}")
+    name = names[0]
+    value_types, option_types = _STEPS[name]
+    types = {name: value_types, **option_types}
+    for key, value in step.items():
+        if key not in types:
+            raise ValueError(f'the step {name} has no key "{key}"')
+        if not isinstance(value, types[key]):
+            raise ValueError(f"{value!r} can't be the value of {key} in the step {name}")  # noqa: TRY004 - pydantic's protocol
+    value = step[name]
+    if name == "on_attempt":
+        value = {str(number): _checked_all(steps) for number, steps in value.items()}
+    if name == "end" and value not in set(Outcome):
+        raise ValueError(f"{value} is no outcome")
+    return {name: value, **{key: option for key, option in step.items() if key != name}}
+
+
+def _checked_all(steps: Any) -> list[dict[str, Any]]:
+    if not isinstance(steps, list):
+        raise ValueError(f"{steps!r} is no list of steps")  # noqa: TRY004 - pydantic's protocol
+    return [_checked(step) for step in steps]
+
+
+class ScriptedAgent(Agent[ScriptedConfig]):
+    name = "scripted"
+    expects_changes = False
+    config_model = ScriptedConfig
+
+    def launch(self, request: AgentRequest) -> Launch:
+        script_file = request.state_dir / "script.json"
+        script_file.write_text(json.dumps(self.config(request).script))
+        # -I -S: no site-packages and no PYTHON* variables, hence a start in milliseconds.
+        return Launch([sys.executable, "-I", "-S", str(_PROGRAM), str(script_file), str(request.attempt_number)])
+
+    def read_line(self, stream: str, line: str) -> AgentEvent | None:
+        if stream != "stdout" or not line.startswith("{"):
+            return None
+        try:
+            data = json.loads(line)
+        except ValueError:
+            return None
+        if data.get("event") != "end" or data.get("outcome") not in set(Outcome):
+            return None
+        return AgentEvent(EventKind.TERMINAL, text=data["outcome"], data=data)
+
+    def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
+        end = next((event.data for event in reversed(events) if event.kind is EventKind.TERMINAL), None)
+        if end is None:
+            return AgentEnd(Outcome.FAILED, error=failure_in_words(ending, "without reporting its end"))
+        outcome, error = Outcome(end["outcome"]), end.get("error")
+        if outcome is Outcome.COMPLETED and ending.exit_code != 0:
+            outcome, error = (
+                Outcome.FAILED,
+                f"The agent said that it had completed, but ended with {ending_in_words(ending)}.",
+            )
+        if outcome is not Outcome.COMPLETED and not error:
+            error = f"The script ended with {outcome}."
+        return AgentEnd(
+            outcome,
+            error=error,
+            result=end.get("result"),
+            usage=end.get("usage"),
+            cost_usd=end.get("cost_usd"),
+            session_id=end.get("session_id"),
+            retry_after_seconds=end.get("retry_after_seconds"),
+        )
