@@ -53,7 +53,7 @@ def backoff_seconds(policy: RetryPolicy, nth: int, jitter: float) -> float:
     """The wait before the retry that follows the `nth` failure (from 1). `jitter` lies in 0…1 and is scaled."""
     exponent = min(max(nth, 1) - 1, 62)
     scaled = min(max(jitter, 0.0), 1.0) * JITTER
-    return min(policy.max_seconds, policy.initial_seconds * 2**exponent) * (1 + scaled)
+    return min(policy.max_seconds, policy.initial_seconds * 2.0**exponent) * (1 + scaled)
 
 
 def decide(

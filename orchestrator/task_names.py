@@ -11,7 +11,6 @@ from typing import Final
 
 START_JOB: Final = "orchestrator.start_job"
 MERGE_GROUP: Final = "orchestrator.merge_group"
-FINISH_JOB: Final = "orchestrator.finish_job"
 RUN_AGENT: Final = "orchestrator.run_agent"
 
 CONTROL_QUEUE: Final = "control"

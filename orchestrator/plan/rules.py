@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from orchestrator.agent_names import AgentEntry, check_agent
 from orchestrator.plan.faults import Path
 from orchestrator.plan.grouping import kind_of, levels
 from orchestrator.plan.model import AgentSpec, Plan, SubTask
@@ -27,7 +28,8 @@ class Draft:
 
     plan: Plan
     positions: tuple[int, ...]
-    known_agents: frozenset[str]
+    known_agents: Mapping[str, AgentEntry | None]
+    """By name; with an entry, the agent's configuration is checked too."""
     unreadable_keys: frozenset[str] = frozenset()
     unreadable_ids: frozenset[int] | None = frozenset()
 
@@ -229,7 +231,11 @@ def _known_agents(draft: Draft) -> Iterator[Finding]:
             yield from _known_agent((*path, "agent"), subtask.agent, says, draft.known_agents)
 
 
-def _known_agent(path: Path, agent: AgentSpec, says: str, known: frozenset[str]) -> Iterator[Finding]:
+def _known_agent(path: Path, agent: AgentSpec, says: str, known: Mapping[str, AgentEntry | None]) -> Iterator[Finding]:
+    entry = known.get(agent.name)
+    if entry is not None:
+        for fault in check_agent(agent.name, agent.config, {agent.name: entry}):
+            yield Finding(path, f"{fault[0].upper()}{fault[1:]}.", "`orchestrator agents` shows what there is.")
     if agent.name not in known:
         meant = nearest(agent.name, known)
         names = ", ".join(sorted(known)) or "none"

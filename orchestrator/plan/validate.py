@@ -17,6 +17,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator.agent_names import AgentEntry
 from orchestrator.errors import BadInput, PlanError
 from orchestrator.plan.advice import warnings_of
 from orchestrator.plan.faults import FaultList
@@ -60,13 +61,14 @@ def validate_plan(
 ) -> ValidatedPlan:
     """Check a plan: a `Plan`, a mapping of its words, or YAML or JSON text.
 
-    `known_agents` are the names that an agent may have. A `repo` that is a path is relative to `base_dir`, by default
+    `known_agents` are the names that an agent may have; given as `agent_names.known_agents` gives them, each agent's
+    configuration is checked as well. A `repo` that is a path is relative to `base_dir`, by default
     the current folder, and absolute in the answer. Raises `PlanError` with every fault, in the order of the text.
     """
     document = parse_document(plan, source=source) if isinstance(plan, str | bytes) else Document(plan)
     faults = FaultList(document.lines)
     report_duplicates(document, faults)
-    draft = _read_shape(document.data, frozenset(known_agents), faults)
+    draft = _read_shape(document.data, _by_name(known_agents), faults)
     if draft is not None:
         for finding in findings(draft):
             faults.add(*finding)
@@ -85,6 +87,10 @@ def validate_plan(
     return ValidatedPlan(sound, groups, tuple(warnings_of(sound, groups)), source, _digest(sound))
 
 
+def _by_name(known_agents: Collection[str]) -> Mapping[str, AgentEntry | None]:
+    return known_agents if isinstance(known_agents, Mapping) else dict.fromkeys(known_agents)
+
+
 def _unreadable(file: Path, error: OSError | ValueError) -> BadInput:
     shown = repr(str(file))[1:-1]
     if isinstance(error, FileNotFoundError):
@@ -97,7 +103,7 @@ def _unreadable(file: Path, error: OSError | ValueError) -> BadInput:
     return BadInput(message, context={"path": str(file)}, recovery=recovery)
 
 
-def _read_shape(data: Any, known_agents: frozenset[str], faults: FaultList) -> Draft | None:
+def _read_shape(data: Any, known_agents: Mapping[str, AgentEntry | None], faults: FaultList) -> Draft | None:
     """The plan, or what can be read of it; None if nothing can. Adds the faults of shape."""
     if isinstance(data, Plan):
         return Draft(data, tuple(range(len(data.subtasks))), known_agents)
@@ -119,7 +125,9 @@ def _plan_from(data: Mapping[str, Any]) -> Plan:
     return Plan.model_validate(dict(data), by_alias=True, by_name=False)
 
 
-def _salvage(data: Mapping[str, Any], errors: Sequence[ErrorDetails], known_agents: frozenset[str]) -> Draft | None:
+def _salvage(
+    data: Mapping[str, Any], errors: Sequence[ErrorDetails], known_agents: Mapping[str, AgentEntry | None]
+) -> Draft | None:
     """What is left of a plan without its broken keys and subtasks, so that one answer names the other faults too."""
     subtasks = data.get("subtasks")
     if not isinstance(subtasks, list | tuple):

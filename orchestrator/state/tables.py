@@ -142,7 +142,6 @@ groups = Table(
     _time("merge_lease_expires_at"),
     Column("woken_by", Text, comment="who called the merge that is under way: callback or reconciler"),
     _time("started_at"),
-    _time("all_final_at", comment="when its last subtask became final; the net waits a little from here"),
     _time("finished_at"),
     PrimaryKeyConstraint("job_id", "number"),
     _of_job(),

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.agent_names import known_agents
 from orchestrator.errors import BadInput, PlanError
 from orchestrator.plan.model import Plan, SubTask
 from orchestrator.plan.validate import load_plan, validate_plan
+from orchestrator.settings import load_settings
 from tests.support.plans import AGENTS, BOOKSTORE, faults_of, group_ids, plan, subtask, the_fault_of, valid
 
 
@@ -379,3 +381,21 @@ def test_the_source_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("title: x")
     with pytest.raises(PlanError, match=r"p\.yaml has 1 fault: `subtasks` is missing"):
         load_plan(tmp_path / "p.yaml", known_agents=AGENTS)
+
+
+def test_an_agents_configuration_is_checked_with_the_rest_of_the_plan() -> None:
+    known = known_agents(load_settings())
+    text = """
+title: Two faults
+subtasks:
+  - subtask_id: 1
+    title: first
+    agent: {name: shell, comand: "true"}
+  - {subtask_id: 2, title: second, depends_on: [9]}
+"""
+    with pytest.raises(PlanError) as raised:
+        validate_plan(text, known_agents=known)
+    by_line = {fault.line: fault.message for fault in raised.value.faults}
+    assert "comand" in by_line[6]
+    assert "command" in by_line[6]
+    assert len(by_line) == 2, "the other fault is in the same answer"

@@ -1,0 +1,43 @@
+"""What a process of the fleet holds on to: settings, the database, the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from celery import Celery
+from sqlalchemy import Engine
+
+from orchestrator.celery_app import create_app
+from orchestrator.errors import ConfigurationError
+from orchestrator.repository_cache import RepositoryCache
+from orchestrator.settings import Settings
+from orchestrator.state import outbox
+from orchestrator.state.engine import create_engine
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """One object a process; engine and application are safe to use from many threads."""
+
+    settings: Settings
+    engine: Engine
+    app: Celery
+    repositories: RepositoryCache
+
+    def publish(self, messages: Sequence[outbox.Message]) -> None:
+        """Send messages whose transaction has committed."""
+        if messages:
+            outbox.publish(self.engine, self.app, messages, republish_seconds=self.settings.republish_seconds)
+
+
+def join_fleet(
+    settings: Settings, app: Celery | None = None, *, pool_size: int = 5, name: str = "orchestrator"
+) -> Fleet:
+    """Connect to what the settings name. Nothing is opened yet. Raises `ConfigurationError` where a URL is missing."""
+    if settings.database_url is None:
+        raise ConfigurationError(
+            "No database is configured.", recovery="Set ORCHESTRATOR_DATABASE_URL to a PostgreSQL URL."
+        )
+    engine = create_engine(settings.database_url, pool_size=pool_size, application_name=name)
+    return Fleet(settings, engine, app or create_app(settings), RepositoryCache(settings.repositories_dir))

@@ -1,0 +1,68 @@
+"""What a user asks of a job that exists: end it, try its failures again."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from orchestrator.dispatch.dispatcher import begin_next_group, request_end
+from orchestrator.dispatch.fleet import Fleet
+from orchestrator.errors import IllegalRequest, UnknownJob
+from orchestrator.state.engine import translated
+from orchestrator.state.tables import JOB_FINAL
+from orchestrator.state.transitions import groups, jobs, subtasks
+
+
+def cancel_job(fleet: Fleet, job_id: str) -> bool:
+    """End a job: what was not started never starts, running agents are told at their worker's next renewal.
+
+    False: it is final already, or ends already. Merged work stays on the integration branch.
+    """
+    return end_job(fleet, job_id, "cancelled")
+
+
+def end_job(fleet: Fleet, job_id: str, reason: str) -> bool:
+    """Ask for the end of a job, because it was `cancelled` or its `deadline` passed: one transaction."""
+    with translated(), fleet.engine.begin() as connection:
+        _lock(connection, job_id)
+        return request_end(connection, job_id, reason)
+
+
+def retry_job(fleet: Fleet, job_id: str) -> tuple[int, ...]:
+    """Run the failed, timed-out, cancelled and skipped subtasks of a final job again; completed ones never run twice.
+
+    Returns their ids, in order; none where all had completed. Raises `IllegalRequest` for a job that is not final.
+    """
+    with translated(), fleet.engine.begin() as connection:
+        job = _lock(connection, job_id)
+        if job.status not in JOB_FINAL:
+            raise IllegalRequest(
+                f"Job {job_id} is {job.status}: only a job that has ended can be retried.",
+                context={"job_id": job_id, "status": job.status},
+                recovery="Wait for its end, or cancel it first.",
+            )
+        unfinished = connection.execute(
+            text(
+                "SELECT subtask_id, group_number FROM subtasks"
+                " WHERE job_id = :job_id AND status <> 'completed' ORDER BY subtask_id"
+            ),
+            {"job_id": job_id},
+        ).all()
+        unmerged = connection.execute(
+            text("SELECT number FROM groups WHERE job_id = :job_id AND status <> 'completed'"), {"job_id": job_id}
+        ).scalars()
+        again = sorted({row.group_number for row in unfinished} | set(unmerged))
+        if not again or not jobs.reopen_job(connection, job_id):
+            return ()
+        ids = [row.subtask_id for row in unfinished]
+        subtasks.reopen(connection, job_id, ids, feedback=None, outcome=None, counts_as_failure=False)
+        groups.reopen_groups(connection, job_id, again)
+        messages = begin_next_group(fleet, connection, job_id)
+    fleet.publish(messages)
+    return tuple(ids)
+
+
+def _lock(connection: Connection, job_id: str) -> jobs.Job:
+    job = jobs.lock_job(connection, job_id)
+    if job is None:
+        raise UnknownJob(f"There is no job {job_id}.", recovery="`orchestrator list` shows the jobs that there are.")
+    return job

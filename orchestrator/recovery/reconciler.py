@@ -1,0 +1,194 @@
+"""The net: finds what stands still and moves it on. Safe with several dispatchers, for all it does is guarded.
+
+    stands still                                   moved on by
+    a message nobody sent, or nobody answered      publishing it (again)
+    a retry whose back-off is over                 releasing it, when a place is free
+    an attempt whose lease expired                 ending it as `worker_lost`, which retries it at once
+    a deadline that passed                         ending the job
+    a job that ends with nothing under way         making it final
+    a group all final and not merged, or a merge   calling the merge
+    whose dispatcher died
+
+A healthy fleet costs it one query a tick.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from orchestrator.dispatch.dispatcher import end_job_if_idle
+from orchestrator.dispatch.fleet import Fleet
+from orchestrator.dispatch.merging import merge_group
+from orchestrator.dispatch.steering import end_job
+from orchestrator.errors import DatabaseUnavailable
+from orchestrator.outcomes import Outcome
+from orchestrator.retry_policy import Retry, RetryPolicy, Tally, decide
+from orchestrator.state import leases, outbox
+from orchestrator.state.engine import translated
+from orchestrator.state.transitions import jobs, subtasks
+from orchestrator.state.transitions.subtasks import AttemptEnd
+
+log = logging.getLogger(__name__)
+
+_STANDS_STILL = text(
+    """
+    SELECT 'message' AS kind, CAST(NULL AS text) AS job_id, CAST(NULL AS integer) AS number
+    WHERE EXISTS (SELECT FROM outbox WHERE due_at <= clock_timestamp())
+    UNION ALL
+    SELECT 'lease', NULL, NULL
+    WHERE EXISTS (SELECT FROM attempts WHERE status = 'running' AND lease_expires_at < clock_timestamp())
+    UNION ALL
+    SELECT DISTINCT 'retry', s.job_id, CAST(NULL AS integer) FROM subtasks s JOIN jobs j ON j.id = s.job_id
+    WHERE s.status = 'pending' AND s.not_before <= clock_timestamp() AND s.released_at IS NULL
+      AND j.status = 'running' AND j.cancel_requested_at IS NULL AND j.paused_at IS NULL
+    UNION ALL
+    SELECT 'deadline', id, NULL FROM jobs
+    WHERE finished_at IS NULL AND cancel_requested_at IS NULL AND deadline_at <= clock_timestamp()
+    UNION ALL
+    SELECT 'ending', id, NULL FROM jobs WHERE finished_at IS NULL AND cancel_requested_at IS NOT NULL
+    UNION ALL
+    SELECT 'merge', g.job_id, g.number FROM groups g JOIN jobs j ON j.id = g.job_id
+    WHERE j.status = 'running' AND j.cancel_requested_at IS NULL
+      AND ((g.status = 'merging' AND g.merge_lease_expires_at < clock_timestamp())
+           OR (g.status = 'running' AND NOT EXISTS (
+                 SELECT FROM subtasks s
+                 WHERE s.job_id = g.job_id AND s.group_number = g.number
+                   AND (s.finished_at IS NULL OR s.finished_at > clock_timestamp() - make_interval(secs => :grace)))))
+    """
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that stands still. `job_id` and `number` (of a group) are set where they matter."""
+
+    kind: str
+    job_id: str
+    number: int
+
+
+class Reconciler:
+    """Runs in a thread of each dispatcher, from `start` to `stop`."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+        self._merges = ThreadPoolExecutor(max_workers=2, thread_name_prefix="rescued-merge")
+        self._merging: set[tuple[str, int]] = set()
+        self._expire_from = 0.0
+        self._moves: dict[str, Callable[[Finding], None]] = {
+            "message": self._publish,
+            "lease": self._expire_leases,
+            "retry": self._release,
+            "deadline": self._pass_deadline,
+            "ending": self._end,
+            "merge": self._merge,
+        }
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._merges.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._fleet.settings.reconcile_seconds):
+            try:
+                self.tick()
+            except DatabaseUnavailable as error:
+                # Workers may be cut off as well: none of them loses a lease until it had time to renew.
+                self._expire_from = time.monotonic() + self._fleet.settings.lease_seconds
+                log.warning("The reconciler waits: %s", error.message, extra={"event": "reconciler.database_away"})
+            except Exception:
+                # The net must not tear: what one tick could not mend the next one finds again.
+                log.exception("The reconciler met a surprise.", extra={"event": "reconciler.failed"})
+
+    def tick(self) -> list[Finding]:
+        """Look once, move on what is found, and say what that was."""
+        with translated(), self._fleet.engine.connect() as connection:
+            rows = connection.execute(_STANDS_STILL, {"grace": self._fleet.settings.body_grace_seconds})
+            findings = [Finding(row.kind, row.job_id or "", row.number or 0) for row in rows]
+        with translated():
+            for finding in findings:
+                self._moves[finding.kind](finding)
+        return findings
+
+    def _publish(self, _finding: Finding) -> None:
+        with self._fleet.engine.connect() as connection:
+            messages = outbox.due(connection)
+        self._fleet.publish(messages)
+
+    def _release(self, finding: Finding) -> None:
+        with self._fleet.engine.begin() as connection:
+            if jobs.lock_job(connection, finding.job_id) is None:
+                return
+            messages = jobs.release(connection, finding.job_id)
+        self._fleet.publish(messages)
+
+    def _pass_deadline(self, finding: Finding) -> None:
+        end_job(self._fleet, finding.job_id, "deadline")
+
+    def _end(self, finding: Finding) -> None:
+        with self._fleet.engine.begin() as connection:
+            end_job_if_idle(connection, finding.job_id)
+
+    def _merge(self, finding: Finding) -> None:
+        """A merge may take minutes, so it has a thread of its own, one a group."""
+        key = (finding.job_id, finding.number)
+        if key in self._merging:
+            return
+        self._merging.add(key)
+        future = self._merges.submit(merge_group, self._fleet, finding.job_id, finding.number, woken_by="reconciler")
+        future.add_done_callback(lambda _: self._merging.discard(key))
+
+    def _expire_leases(self, _finding: Finding) -> None:
+        if time.monotonic() < self._expire_from:
+            return
+        with self._fleet.engine.connect() as connection:
+            lost = leases.expired(connection, self._fleet.settings.lease_seconds)
+        for lease in lost:
+            self._lose(lease)
+
+    def _lose(self, lease: leases.ExpiredLease) -> None:
+        """Take the attempt from a worker that fell silent; a renewal in the last moment wins."""
+        decision = decide(
+            RetryPolicy(max_redeliveries=self._fleet.settings.max_redeliveries),
+            Outcome.WORKER_LOST,
+            Tally(redeliveries=lease.redeliveries + 1),
+            jitter=0.0,
+        )
+        with self._fleet.engine.begin() as connection:
+            job = jobs.lock_job(connection, lease.job_id)
+            if job is None or not leases.still_expired(connection, lease.lease_token):
+                return
+            ending = job.steered_to_its_end
+            subtasks.end_attempt(
+                connection,
+                lease.lease_token,
+                AttemptEnd(
+                    Outcome.CANCELLED if ending else Outcome.WORKER_LOST,
+                    error=f"worker {lease.worker} was not heard of for a whole lease",
+                ),
+                retry=decision if isinstance(decision, Retry) and not ending else None,
+                feedback=None,
+                redelivery=True,
+            )
+            messages = jobs.release(connection, lease.job_id)
+            end_job_if_idle(connection, lease.job_id)
+        self._fleet.publish(messages)
+        log.warning(
+            "Worker %s lost subtask %d of job %s.",
+            lease.worker,
+            lease.subtask_id,
+            lease.job_id,
+            extra={"event": "lease.expired", "job_id": lease.job_id, "subtask_id": lease.subtask_id},
+        )

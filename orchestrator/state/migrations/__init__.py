@@ -1,0 +1,6 @@
+"""Alembic's revisions of the tables. `python -m tests.support.new_revision` writes the next one."""
+
+from typing import Final
+
+HEAD: Final = "0001"
+"""The newest revision below `versions/`; written here so that nobody must read that folder to know it."""

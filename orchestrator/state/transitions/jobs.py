@@ -1,0 +1,167 @@
+"""Transitions of a job, and the window of places that its subtasks share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from orchestrator.state.events import record_event
+from orchestrator.state.outbox import Message, settle_control, settle_job
+from orchestrator.task_names import START_JOB
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job's row as the transaction that locked it sees it."""
+
+    id: str
+    title: str
+    status: str
+    repo: str | None
+    base_commit: str | None
+    branch: str | None
+    head_commit: str | None
+    parallelization_strategy: str
+    plan: Mapping[str, Any]
+    reason: str | None
+    deadline_at: datetime | None
+    cancel_requested_at: datetime | None
+
+    @property
+    def steered_to_its_end(self) -> bool:
+        """Somebody cancelled it, or its deadline passed: nothing new begins."""
+        return self.cancel_requested_at is not None
+
+
+_LOCK = text(
+    """
+    SELECT id, title, status, repo, base_commit, branch, head_commit, parallelization_strategy, plan, reason,
+           deadline_at, cancel_requested_at
+    FROM jobs WHERE id = :job_id FOR UPDATE
+    """
+)
+
+
+def lock_job(connection: Connection, job_id: str) -> Job | None:
+    """Take the job's row: the first statement of each transaction that changes more than one row of it."""
+    row = connection.execute(_LOCK, {"job_id": job_id}).one_or_none()
+    return Job(**row._mapping) if row else None
+
+
+def start_job(connection: Connection, job_id: str) -> bool:
+    """pending → running. False: it runs already, or was cancelled before it began."""
+    landed = connection.execute(
+        text(
+            "UPDATE jobs SET status = 'running', started_at = clock_timestamp(), head_commit = base_commit"
+            " WHERE id = :job_id AND status = 'pending' AND cancel_requested_at IS NULL RETURNING id"
+        ),
+        {"job_id": job_id},
+    ).first()
+    settle_control(connection, job_id, START_JOB)
+    if landed:
+        record_event(connection, "job.started", job_id)
+    return landed is not None
+
+
+def finish_job(connection: Connection, job_id: str, status: str, reason: str | None, error: str | None) -> bool:
+    """pending or running → final, once no subtask is open. What is still owed for it is forgotten."""
+    landed = connection.execute(
+        text(
+            """
+            UPDATE jobs SET status = :status, reason = :reason, error = :error, finished_at = clock_timestamp()
+            WHERE id = :job_id AND status IN ('pending', 'running')
+              AND NOT EXISTS (SELECT FROM subtasks WHERE job_id = :job_id AND finished_at IS NULL)
+            RETURNING id
+            """
+        ),
+        {"job_id": job_id, "status": status, "reason": reason, "error": error},
+    ).first()
+    if landed:
+        settle_job(connection, job_id)
+        record_event(connection, "job.finished", job_id, status=status, reason=reason, error=error)
+    return landed is not None
+
+
+def request_end(connection: Connection, job_id: str, reason: str) -> bool:
+    """Note that the job is to end (`cancelled` or `deadline`), with its row locked. False: it is final, or ends already.
+
+    No status changes here: pending subtasks are ended by `subtasks.end_pending`, running ones by their workers, and the
+    job by whoever makes the last of them final.
+    """
+    landed = connection.execute(
+        text(
+            "UPDATE jobs SET cancel_requested_at = clock_timestamp(), reason = :reason"
+            " WHERE id = :job_id AND finished_at IS NULL AND cancel_requested_at IS NULL RETURNING id"
+        ),
+        {"job_id": job_id, "reason": reason},
+    ).first()
+    if landed:
+        record_event(connection, "job.end_requested", job_id, reason=reason)
+    return landed is not None
+
+
+def reopen_job(connection: Connection, job_id: str) -> bool:
+    """failed or cancelled → running, for a retry of its failed subtasks. Its deadline starts anew."""
+    landed = connection.execute(
+        text(
+            """
+            UPDATE jobs SET status = 'running', reason = NULL, error = NULL, finished_at = NULL,
+                            cancel_requested_at = NULL, deadline_at = clock_timestamp() + (deadline_at - created_at),
+                            head_commit = coalesce(head_commit, base_commit),
+                            started_at = coalesce(started_at, clock_timestamp())
+            WHERE id = :job_id AND status IN ('failed', 'cancelled') RETURNING id
+            """
+        ),
+        {"job_id": job_id},
+    ).first()
+    if landed:
+        record_event(connection, "job.reopened", job_id)
+    return landed is not None
+
+
+def advance_head(connection: Connection, job_id: str, head: str) -> None:
+    """Record the integration branch's commit; it has been pushed."""
+    connection.execute(text("UPDATE jobs SET head_commit = :head WHERE id = :job_id"), {"job_id": job_id, "head": head})
+
+
+_RELEASE = text(
+    """
+    WITH places AS (
+        SELECT max_parallel_agents
+               - (SELECT count(*) FROM subtasks WHERE job_id = :job_id AND released_at IS NOT NULL AND finished_at IS NULL)
+               AS free
+        FROM jobs
+        WHERE id = :job_id AND status = 'running' AND cancel_requested_at IS NULL AND paused_at IS NULL
+    ), chosen AS (
+        SELECT subtask_id FROM subtasks
+        WHERE job_id = :job_id AND status = 'pending' AND released_at IS NULL
+          AND (not_before IS NULL OR not_before <= clock_timestamp())
+          AND group_number IN (SELECT number FROM groups WHERE job_id = :job_id AND status = 'running')
+        ORDER BY estimated_duration_seconds DESC, subtask_id
+        LIMIT coalesce((SELECT greatest(free, 0) FROM places), 0)
+    ), released AS (
+        UPDATE subtasks SET released_at = clock_timestamp(), not_before = NULL
+        WHERE job_id = :job_id AND subtask_id IN (SELECT subtask_id FROM chosen)
+        RETURNING subtask_id, estimated_duration_seconds
+    ), due AS (
+        UPDATE outbox SET due_at = clock_timestamp(), publish_count = 0
+        FROM released WHERE outbox.job_id = :job_id AND outbox.subtask_id = released.subtask_id
+        RETURNING outbox.id, message, released.subtask_id, estimated_duration_seconds
+    )
+    SELECT id, message FROM due ORDER BY estimated_duration_seconds DESC, subtask_id
+    """
+)
+
+
+def release(connection: Connection, job_id: str) -> list[Message]:
+    """Fill the job's free places: at most `max_parallel_agents` subtasks are released and not final.
+
+    Called, with the job's row locked by an earlier statement, in each transaction that frees a place; the lock makes
+    the count exact. The messages are to be published after the commit, longest estimate first. Nothing
+    is released while the job is paused, ending or final.
+    """
+    return [Message(row.id, row.message) for row in connection.execute(_RELEASE, {"job_id": job_id})]

@@ -1,0 +1,117 @@
+"""A worker, a dispatcher or a message that is gone: the job goes on, and nothing runs twice."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.fleet import TestFleet
+from tests.support.repositories import git, new_repository, shell
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return new_repository(tmp_path / "repository")
+
+
+def test_work_of_a_killed_worker_goes_on_elsewhere_and_costs_no_retry(
+    fleet: TestFleet, repository: Path, tmp_path: Path
+) -> None:
+    diary = tmp_path / "diary"
+    fleet.start_dispatcher()
+    fleet.start_worker("doomed")
+    command = (
+        f'echo "$ORCHESTRATOR_ATTEMPT_NUMBER" >> {diary}; test $ORCHESTRATOR_ATTEMPT_NUMBER = 2 || sleep 60; echo x > x'
+    )
+    job_id = fleet.submit({"title": "Lost", "repo": str(repository), "max_retries": 0, "subtasks": [shell(1, command)]})
+    wait_until(diary.exists, "the agent runs")
+    fleet.stop("doomed", signal.SIGKILL)
+    fleet.start_worker("heir")
+    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    attempts = fleet.rows("SELECT * FROM attempts WHERE job_id = :id ORDER BY number", id=job_id)
+    assert [(row["status"], row["worker"]) for row in attempts] == [
+        ("worker_lost", "doomed@test"),
+        ("completed", "heir@test"),
+    ]
+    assert diary.read_text().split() == ["1", "2"]
+    subtask = fleet.subtasks(job_id)[1]
+    assert (subtask["failures"], subtask["redeliveries"]) == (0, 1)
+
+
+def test_a_worker_that_is_asked_to_stop_gives_its_work_back_at_once(fleet: TestFleet, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    fleet.start_dispatcher()
+    fleet.start_worker("leaving")
+    command = f"echo x >> {diary}; test $(wc -l < {diary}) = 2 || sleep 60"
+    job_id = fleet.submit({"title": "Stop", "max_retries": 0, "subtasks": [shell(1, command)]})
+    wait_until(diary.exists, "the agent runs")
+    fleet.stop("leaving", signal.SIGTERM)
+    rows = fleet.rows("SELECT status FROM attempts WHERE job_id = :id", id=job_id)
+    assert [row["status"] for row in rows] == ["interrupted"], "recorded before the worker ended"
+    fleet.start_worker("heir")
+    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    assert fleet.subtasks(job_id)[1]["failures"] == 0
+
+
+def test_a_dispatcher_killed_in_a_merge_is_replaced(fleet: TestFleet, repository: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "checking"
+    fleet.start_dispatcher("doomed")
+    fleet.start_worker()
+    check = f"test -e {mark} || {{ touch {mark}; sleep 60; }}"
+    job_id = fleet.submit(
+        {
+            "title": "Merge",
+            "repo": str(repository),
+            "group_checks": check,
+            "subtasks": [shell(1, "echo one > one"), shell(2, "echo two > two")],
+        }
+    )
+    wait_until(mark.exists, "the group's check runs")
+    fleet.stop("doomed", signal.SIGKILL)
+    fleet.start_dispatcher("heir")
+    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    (run,) = fleet.rows("SELECT * FROM group_runs WHERE job_id = :id", id=job_id)
+    assert run["woken_by"] == "reconciler"
+    assert git(repository, "log", "--format=%s", "--first-parent", f"orchestrator/{job_id}").splitlines()[:2] == [
+        "Merge subtask 2: Step 2",
+        "Merge subtask 1: Step 1",
+    ]
+
+
+def test_whatever_redis_forgets_the_job_finishes(fleet: TestFleet, redis_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    gate = tmp_path / "gate"
+    fleet.start_dispatcher()
+    fleet.start_worker()
+    wait_for_gate = f"until test -e {gate}; do sleep 0.1; done"
+    job_id = fleet.submit({"title": "Flush", "subtasks": [shell(1, wait_for_gate), shell(2, "true", group=2)]})
+    wait_until(lambda: fleet.subtasks(job_id)[1]["status"] == "in_progress", "the agent runs")
+    redis_server.flush()
+    gate.touch()
+    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    runs = fleet.rows("SELECT woken_by FROM group_runs WHERE job_id = :id ORDER BY group_number", id=job_id)
+    assert runs[0]["woken_by"] == "reconciler"
+
+
+def test_finished_work_waits_for_the_database_and_is_recorded_once(
+    fleet: TestFleet,
+    postgres,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    gate, diary = tmp_path / "gate", tmp_path / "diary"
+    fleet.start_dispatcher()
+    fleet.start_worker()
+    command = f"echo begun; touch {tmp_path}/begun; until test -e {gate}; do sleep 0.1; done; echo ran >> {diary}"
+    job_id = fleet.submit({"title": "Outage", "subtasks": [shell(1, command)]})
+    wait_until((tmp_path / "begun").exists, "the agent runs")
+    postgres.stop()
+    gate.touch()
+    wait_until(diary.exists, "the agent has ended")
+    postgres.start()
+    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    assert diary.read_text() == "ran\n"
+    assert len(fleet.rows("SELECT 1 FROM attempts WHERE job_id = :id", id=job_id)) == 1

@@ -1,0 +1,40 @@
+"""This process's part in the fleet: made once, used by every slot's thread."""
+
+from __future__ import annotations
+
+from orchestrator.dispatch.fleet import Fleet
+from orchestrator.state.engine import translated
+from orchestrator.state.log_chunks import write_log_chunks
+from workers.lease_keeper import LeaseKeeper
+from workers.log_stream import LogBatch, LogStream
+from workers.workspace import Workspaces
+
+
+class AgentRunner:
+    """The lease keeper and the log stream have one thread each, whatever the number of agents."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        settings = fleet.settings
+        self.fleet = fleet
+        self.settings = settings
+        self.keeper = LeaseKeeper(
+            fleet.engine,
+            lease_seconds=settings.lease_seconds,
+            renew_seconds=settings.renew_seconds,
+            unreachable_grace_seconds=settings.unreachable_grace_seconds,
+        )
+        self.workspaces = Workspaces(settings.workspaces_dir, fleet.repositories)
+        self.logs = LogStream(self._write_logs, max_bytes_per_attempt=settings.max_log_bytes)
+
+    def begin(self) -> None:
+        """Before the first message: remove what a dead worker has left on this machine."""
+        self.workspaces.sweep()
+
+    def end(self) -> None:
+        """After the last attempt was recorded."""
+        self.keeper.close()
+        self.logs.stop()
+
+    def _write_logs(self, batch: LogBatch) -> None:
+        with translated(), self.fleet.engine.begin() as connection:
+            write_log_chunks(connection, batch.chunks, batch.drops)

@@ -1,0 +1,37 @@
+"""The Celery application with all tasks, as `celery -A workers.app` and Flower find it.
+
+A process that consumes the queue `control` is a dispatcher and reconciles; one that consumes `agents` queues is a
+worker. One process may be both.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from orchestrator.celery_app import create_app
+from orchestrator.dispatch.fleet import Fleet, join_fleet
+from orchestrator.dispatch.tasks import register_control_tasks
+from orchestrator.settings import load_settings
+from workers.agent_runner import AgentRunner
+from workers.lifecycle import follow_lifecycle
+from workers.slots import NoticeFreeSlots
+from workers.tasks import register_agent_tasks
+
+settings = load_settings()
+app = create_app(settings)
+
+
+@cache
+def fleet() -> Fleet:
+    return join_fleet(settings, app, pool_size=min(settings.slots + 4, 24), name="orchestrator worker")
+
+
+@cache
+def runner() -> AgentRunner:
+    return AgentRunner(fleet())
+
+
+register_control_tasks(app, fleet)
+register_agent_tasks(app, runner)
+app.steps["consumer"].add(NoticeFreeSlots)
+follow_lifecycle(app, fleet, runner)

@@ -1,0 +1,51 @@
+"""What an agent is told: read from the database, put into words by `orchestrator.plan.prompt`."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+
+from orchestrator.dispatch.fleet import Fleet
+from orchestrator.plan.model import ResolvedSubtask
+from orchestrator.plan.prompt import DependencyResult, build_prompt
+from orchestrator.state.engine import translated
+from orchestrator.state.transitions.subtasks import Claim
+
+
+def brief(fleet: Fleet, claim: Claim, subtask: ResolvedSubtask) -> str:
+    """The prompt of this attempt. Raises `DatabaseUnavailable`."""
+    with translated(), fleet.engine.connect() as connection:
+        rows = connection.execute(
+            text(
+                """
+                SELECT s.subtask_id, s.group_number, s.title, s.spec, s.result, s.commit, a.files_changed
+                FROM subtasks s
+                LEFT JOIN LATERAL (
+                    SELECT files_changed FROM attempts
+                    WHERE job_id = s.job_id AND subtask_id = s.subtask_id AND status = 'completed'
+                    ORDER BY number DESC LIMIT 1
+                ) a ON true
+                WHERE s.job_id = :job_id AND s.subtask_id <> :subtask_id
+                  AND (s.group_number = :group_number OR s.subtask_id = ANY(:depends_on))
+                ORDER BY s.subtask_id
+                """
+            ),
+            {
+                "job_id": claim.job_id,
+                "subtask_id": claim.subtask_id,
+                "group_number": claim.group_number,
+                "depends_on": list(subtask.depends_on),
+            },
+        ).all()
+    return build_prompt(
+        job_title=claim.job_title,
+        goal=claim.goal,
+        subtask=subtask,
+        siblings=[ResolvedSubtask.model_validate(row.spec) for row in rows if row.group_number == claim.group_number],
+        dependencies=[
+            DependencyResult(row.subtask_id, row.title, row.result, row.commit, tuple(row.files_changed or ()))
+            for row in rows
+            if row.group_number != claim.group_number
+        ],
+        feedback=claim.feedback,
+        has_repository=claim.repo is not None,
+    )

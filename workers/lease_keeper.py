@@ -1,0 +1,112 @@
+"""One thread a worker keeps all its leases in one statement, and hears of cancellations while it does.
+
+A lease that is gone, a job that is to end and a database that stays away too long each stop the agent at once,
+through the stop signal that the attempt waits on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine
+
+from orchestrator.errors import DatabaseUnavailable
+from orchestrator.state import leases
+from orchestrator.state.engine import translated
+from orchestrator.supervisor import StopSignal
+from workers.judgement import INTERRUPTED, LEASE_LOST, UNREACHABLE
+
+log = logging.getLogger(__name__)
+
+
+class LeaseKeeper:
+    """Renews every lease that is held. `interrupt` stops all agents of this worker, those that come later too."""
+
+    def __init__(
+        self, engine: Engine, *, lease_seconds: float, renew_seconds: float, unreachable_grace_seconds: float
+    ) -> None:
+        self._engine = engine
+        self._lease_seconds = lease_seconds
+        self._renew_seconds = min(renew_seconds, lease_seconds / 3)
+        self._grace_seconds = unreachable_grace_seconds
+        self._held: dict[str, StopSignal] = {}
+        self._lock = threading.Lock()
+        self._interrupted = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def holding(self, token: str) -> Iterator[StopSignal]:
+        """Keep this lease while the block runs; the signal inside it says when the agent must stop, and why."""
+        stop = StopSignal()
+        with self._lock:
+            self._held[token] = stop
+        if self._interrupted.is_set():
+            stop.set(INTERRUPTED)
+        try:
+            yield stop
+        finally:
+            with self._lock:
+                del self._held[token]
+            stop.close()
+
+    def interrupt(self) -> None:
+        """The worker is asked to stop: end its agents. Their attempts are recorded as `interrupted`."""
+        self._interrupted.set()
+        for stop in self._snapshot().values():
+            stop.set(INTERRUPTED)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether this worker is leaving: it begins nothing any more."""
+        return self._interrupted.is_set()
+
+    def close(self) -> None:
+        """Stop renewing; for the end of a process whose attempts are all recorded."""
+        self._closed.set()
+        self._thread.join(timeout=5)
+
+    def _snapshot(self) -> dict[str, StopSignal]:
+        with self._lock:
+            return dict(self._held)
+
+    def _run(self) -> None:
+        reached_at = time.monotonic()
+        while not self._closed.wait(self._renew_seconds):
+            held = self._snapshot()
+            if not held:
+                reached_at = time.monotonic()
+                continue
+            try:
+                self._renew(held)
+                reached_at = time.monotonic()
+            except DatabaseUnavailable as error:
+                silent_for = time.monotonic() - reached_at
+                log.warning(
+                    "The database is away for %.0f s; %d agents work on.",
+                    silent_for,
+                    len(held),
+                    extra={"event": "lease.database_away", "error": error.message},
+                )
+                if silent_for > self._grace_seconds:
+                    for stop in held.values():
+                        stop.set(UNREACHABLE)
+            except Exception:
+                # This thread is what keeps paid work alive: it outlives every surprise.
+                log.exception("Leases could not be renewed.", extra={"event": "lease.renewal_failed"})
+
+    def _renew(self, held: dict[str, StopSignal]) -> None:
+        with translated(), self._engine.begin() as connection:
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+            renewals = {renewal.token: renewal for renewal in leases.renew(connection, list(held), self._lease_seconds)}
+        for token, stop in held.items():
+            if token not in renewals:
+                # Its own thread may have recorded the end a moment ago; then nobody listens to this signal any more.
+                stop.set(LEASE_LOST)
+            elif renewals[token].ending:
+                stop.set(renewals[token].ending or "cancelled")

@@ -1,0 +1,126 @@
+"""Recording how an attempt ended, and what follows: one transaction, repeated until the database has taken it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from dataclasses import replace
+from typing import Final
+
+from orchestrator.dispatch.dispatcher import end_job_if_idle, request_end
+from orchestrator.dispatch.fleet import Fleet
+from orchestrator.errors import DatabaseUnavailable
+from orchestrator.outcomes import COUNTED_AGAINST_RETRIES, FAULTS_OF_THE_FLEET, FAULTS_OF_THE_PROVIDER, Outcome
+from orchestrator.retry_policy import GiveUp, Retry, RetryPolicy, Tally, decide
+from orchestrator.settings import Settings
+from orchestrator.state.engine import translated
+from orchestrator.state.transitions import jobs, subtasks
+from orchestrator.state.transitions.subtasks import AttemptEnd, Claim
+from orchestrator.supervisor import StopSignal
+from workers.judgement import INTERRUPTED, LEASE_LOST
+
+log = logging.getLogger(__name__)
+
+RECORD_RETRY_SECONDS: Final = 1.0
+LEAVING_PATIENCE_SECONDS: Final = 30.0
+"""How long a worker that was asked to stop still tries to record what its agents have finished."""
+
+
+def record(fleet: Fleet, claim: Claim, end: AttemptEnd, stop: StopSignal) -> bool:
+    """Record the outcome, and wait for the database as long as the lease is ours. True when the subtask is final."""
+    retry = follow_up(claim, end, fleet.settings)
+    began = time.monotonic()
+    while True:
+        try:
+            return _record_once(fleet, claim, end, retry)
+        except DatabaseUnavailable as error:
+            leaving = stop.reason == INTERRUPTED and time.monotonic() - began > LEAVING_PATIENCE_SECONDS
+            if stop.reason == LEASE_LOST or leaving:
+                return False
+            log.warning(
+                "The outcome of subtask %d waits for the database: %s",
+                claim.subtask_id,
+                error.message,
+                extra={"event": "record.database_away", "job_id": claim.job_id, "subtask_id": claim.subtask_id},
+            )
+            time.sleep(RECORD_RETRY_SECONDS)
+
+
+def _record_once(fleet: Fleet, claim: Claim, end: AttemptEnd, retry: Retry | None) -> bool:
+    with translated(), fleet.engine.begin() as connection:
+        job = jobs.lock_job(connection, claim.job_id)
+        if job is None:
+            return True
+        if end.outcome is Outcome.CANCELLED:
+            # Told by the job's row; or by this worker's own clock, which may be the first to see the deadline pass.
+            request_end(connection, claim.job_id, "deadline")
+        if job.steered_to_its_end and end.outcome is not Outcome.COMPLETED:
+            # What the agent was doing when its job ended is not its failure, and nothing is tried again.
+            retry = None
+            end = replace(end, outcome=Outcome.CANCELLED, error=end.error or "the job ended")
+        landed = subtasks.end_attempt(
+            connection,
+            claim.lease_token,
+            end,
+            retry=retry,
+            feedback=_feedback(end),
+            failure=end.outcome in COUNTED_AGAINST_RETRIES,
+            redelivery=end.outcome in FAULTS_OF_THE_FLEET,
+            provider_fault=end.outcome in FAULTS_OF_THE_PROVIDER,
+        )
+        if not landed:
+            log.warning(
+                "Subtask %d was taken from this worker; its outcome is not recorded.",
+                claim.subtask_id,
+                extra={"event": "attempt.lease_lost", "job_id": claim.job_id, "subtask_id": claim.subtask_id},
+            )
+            return subtasks.is_final(connection, claim.job_id, claim.subtask_id)
+        messages = jobs.release(connection, claim.job_id)
+        end_job_if_idle(connection, claim.job_id)
+    fleet.publish(messages)
+    log.info(
+        "Agent ended subtask %d: %s",
+        claim.subtask_id,
+        end.outcome,
+        extra={"event": "attempt.finished", "job_id": claim.job_id, "outcome": str(end.outcome)},
+    )
+    return retry is None
+
+
+def follow_up(claim: Claim, end: AttemptEnd, settings: Settings) -> Retry | None:
+    """The retry that the policy grants after this end, if any."""
+    if end.outcome in {Outcome.COMPLETED, Outcome.CANCELLED}:
+        return None
+    decision = decide(
+        RetryPolicy(
+            max_retries=claim.spec["max_retries"],
+            max_redeliveries=settings.max_redeliveries,
+            initial_seconds=settings.retry_initial_seconds,
+            max_seconds=settings.retry_max_seconds,
+            enabled=claim.retry_enabled,
+        ),
+        end.outcome,
+        Tally(
+            failures=claim.failures + (end.outcome in COUNTED_AGAINST_RETRIES),
+            redeliveries=claim.redeliveries + (end.outcome in FAULTS_OF_THE_FLEET),
+            provider_faults=claim.provider_faults + (end.outcome in FAULTS_OF_THE_PROVIDER),
+        ),
+        jitter=random.random(),  # noqa: S311 - it spreads load, it guards nothing
+        retry_after_seconds=end.retry_after_seconds,
+        seconds_to_deadline=claim.seconds_to_deadline(),
+    )
+    if isinstance(decision, GiveUp):
+        log.info("Subtask %d is not tried again: %s", claim.subtask_id, decision.why, extra={"event": "retry.refused"})
+        return None
+    return decision
+
+
+def _feedback(end: AttemptEnd) -> str | None:
+    """What the next attempt's prompt says went wrong."""
+    if end.outcome is Outcome.COMPLETED:
+        return None
+    parts = [f"The last attempt ended as {end.outcome}: {end.error or 'no reason was given'}."]
+    if end.check_output:
+        parts.append(f"The check's output:\n{end.check_output}")
+    return "\n\n".join(parts)

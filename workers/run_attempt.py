@@ -1,0 +1,277 @@
+"""The story of one attempt: claim → workspace → supervise → check → commit → push → record."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from orchestrator.check import run_check
+from orchestrator.environment import agent_environment
+from orchestrator.errors import ConfigurationError, DatabaseUnavailable, GitError, OrchestratorException
+from orchestrator.git import attempt_ref
+from orchestrator.outcomes import COUNTED_AGAINST_RETRIES, Outcome
+from orchestrator.plan.model import ResolvedSubtask
+from orchestrator.state import outbox
+from orchestrator.state.engine import translated
+from orchestrator.state.transitions import subtasks
+from orchestrator.state.transitions.subtasks import AttemptEnd, Claim
+from orchestrator.supervisor import Ending, StopSignal, supervise
+from workers.agent_runner import AgentRunner
+from workers.agents.protocol import Agent, AgentConfig, AgentEvent, AgentRequest
+from workers.agents.registry import AgentRegistry
+from workers.briefing import brief
+from workers.judgement import judge, stopped, words_of_red
+from workers.recording import record
+from workers.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+PUSH_RETRY_SECONDS: Final = 2.0
+
+
+def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, worker: str) -> bool:
+    """Run an agent at the subtask if it may run now. True when the subtask is final, whoever made it so.
+
+    False means that this message has done its work and the subtask has not: it waits for a place or for its back-off,
+    or another worker holds it. Never raises for an agent, a repository or a database that fails.
+    """
+    try:
+        if runner.keeper.interrupted:
+            return _hand_back(runner, job_id, subtask_id)
+        claim = _claim(runner, job_id, subtask_id, worker)
+        if claim is None:
+            return _is_final(runner, job_id, subtask_id)
+    except DatabaseUnavailable as error:
+        # If a claim was stored and only its answer was lost, the lease expires; else the message comes again.
+        log.warning("Subtask %d could not be claimed: %s", subtask_id, error, extra={"event": "claim.database_away"})
+        return False
+    log.info(
+        "Agent starting execution of subtask %d",
+        subtask_id,
+        extra={"event": "attempt.started", "job_id": job_id, "subtask_id": subtask_id, "attempt": claim.number},
+    )
+    with runner.keeper.holding(claim.lease_token) as stop:
+        runner.logs.open(claim.attempt_id, job_id, subtask_id)
+        end = _work(runner, claim, stop)
+        runner.logs.close(claim.attempt_id)
+        return record(runner.fleet, claim, end, stop)
+
+
+def _claim(runner: AgentRunner, job_id: str, subtask_id: int, worker: str) -> Claim | None:
+    with translated(), runner.fleet.engine.begin() as connection:
+        return subtasks.claim(
+            connection,
+            job_id,
+            subtask_id,
+            worker=worker,
+            lease_token=secrets.token_hex(16),
+            lease_seconds=runner.settings.lease_seconds,
+        )
+
+
+def _hand_back(runner: AgentRunner, job_id: str, subtask_id: int) -> bool:
+    """Between the signal to stop and the last turn of Celery's loop a message may still come in: it goes elsewhere."""
+    with translated(), runner.fleet.engine.begin() as connection:
+        outbox.hand_back(connection, job_id, subtask_id)
+    return False
+
+
+def _is_final(runner: AgentRunner, job_id: str, subtask_id: int) -> bool:
+    with translated(), runner.fleet.engine.connect() as connection:
+        return subtasks.is_final(connection, job_id, subtask_id)
+
+
+@dataclass
+class Attempt:
+    """What one attempt holds while it is under way."""
+
+    runner: AgentRunner
+    claim: Claim
+    subtask: ResolvedSubtask
+    agent: Agent[AgentConfig]
+    workspace: Workspace
+    stop: StopSignal
+    events: list[AgentEvent] = field(default_factory=list)
+
+    @property
+    def cookie(self) -> str:
+        """Marks every process of the attempt. It is no secret: the lease's token stays out of the agent's sight."""
+        return f"{os.getpid()}.{self.claim.attempt_id}"
+
+    @property
+    def prompt_file(self) -> Path:
+        return self.workspace.private_dir / "prompt.md"
+
+    def read_line(self, stream: str, line: str) -> None:
+        """A line of the agent: into the log as it reads best, and to the adapter's judgement."""
+        event = self.agent.read_line(stream, line)
+        if event is not None:
+            self.events.append(event)
+        self.log_line(stream, line)
+
+    def log_line(self, stream: str, line: str) -> None:
+        claim = self.claim
+        self.runner.logs.add(claim.attempt_id, claim.job_id, claim.subtask_id, stream, line)
+
+
+def _work(runner: AgentRunner, claim: Claim, stop: StopSignal) -> AttemptEnd:
+    """Everything between the claim and the record. Whatever goes wrong becomes an outcome."""
+    try:
+        subtask = ResolvedSubtask.model_validate(claim.spec)
+        agent = AgentRegistry.get(claim.agent, runner.settings)()
+        with runner.workspaces.prepare(
+            job_id=claim.job_id,
+            subtask_id=claim.subtask_id,
+            attempt_number=claim.number,
+            repo=claim.repo,
+            base_commit=claim.base_commit,
+        ) as workspace:
+            return _run_in(Attempt(runner, claim, subtask, agent, workspace, stop))
+    except ConfigurationError as error:
+        return AttemptEnd(Outcome.AGENT_MISSING, error=str(error))
+    except DatabaseUnavailable as error:
+        # Before the agent had begun: nothing is paid for yet, and another worker may do better.
+        return AttemptEnd(Outcome.INTERRUPTED, error=str(error))
+    except OrchestratorException as error:
+        end = AttemptEnd(Outcome.FAILED, error=str(error))
+        return stopped(end, stop.reason) if stop.reason else end
+    except Exception as error:
+        log.exception("An attempt met a surprise.", extra={"event": "attempt.surprise", "subtask_id": claim.subtask_id})
+        return AttemptEnd(Outcome.FAILED, error=f"The worker met a surprise: {type(error).__name__}: {error}")
+
+
+def _run_in(attempt: Attempt) -> AttemptEnd:
+    claim = attempt.claim
+    prompt = brief(attempt.runner.fleet, claim, attempt.subtask)
+    attempt.prompt_file.write_text(prompt)
+    try:
+        ending = _supervise(attempt, prompt)
+    except (FileNotFoundError, PermissionError) as error:
+        return AttemptEnd(Outcome.AGENT_MISSING, error=f"The agent's program can't be started: {error}.")
+    said = attempt.agent.classify(ending, attempt.events)
+    end = judge(
+        ending, said, idle_timeout_seconds=attempt.subtask.idle_timeout_seconds, deadline_passed=claim.deadline_passed
+    )
+    if end.outcome is Outcome.COMPLETED:
+        end = _check(attempt, end)
+    return _keep_work(attempt, end)
+
+
+def _supervise(attempt: Attempt, prompt: str) -> Ending:
+    claim, subtask, settings = attempt.claim, attempt.subtask, attempt.runner.settings
+    state_dir = attempt.workspace.private_dir / "agent"
+    state_dir.mkdir()
+    launch = attempt.agent.launch(
+        AgentRequest(
+            prompt=prompt,
+            prompt_file=attempt.prompt_file,
+            workspace=attempt.workspace.path,
+            state_dir=state_dir,
+            config=subtask.agent.config,
+            title=subtask.title,
+            subtask_id=claim.subtask_id,
+            attempt_number=claim.number,
+        )
+    )
+    limits = [seconds for seconds in (subtask.timeout_seconds, claim.seconds_to_deadline()) if seconds is not None]
+    return supervise(
+        launch.argv,
+        cwd=attempt.workspace.path,
+        env=_environment(attempt, launch.env),
+        timeout_seconds=max(min(limits), 0.0) if limits else None,
+        idle_timeout_seconds=subtask.idle_timeout_seconds,
+        kill_grace_seconds=settings.kill_grace_seconds,
+        on_line=attempt.read_line,
+        stop=attempt.stop,
+        cookie=attempt.cookie,
+        stdin_file=launch.stdin_file,
+    )
+
+
+def _check(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
+    """Run the subtask's check on what the agent left, its uncommitted changes included."""
+    if attempt.subtask.check is None:
+        return end
+    attempt.log_line("note", f"check: {attempt.subtask.check}")
+    check = run_check(
+        attempt.subtask.check,
+        cwd=attempt.workspace.path,
+        env=_environment(attempt, {}),
+        timeout_seconds=attempt.runner.settings.check_timeout_seconds,
+        stop=attempt.stop,
+        cookie=attempt.cookie,
+        on_line=attempt.log_line,
+    )
+    if check.passed:
+        return end
+    if attempt.stop.reason:
+        return stopped(end, attempt.stop.reason)
+    return replace(end, outcome=Outcome.CHECK_FAILED, error=words_of_red(check), check_output=check.output.text)
+
+
+def _keep_work(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
+    """Commit and push what the agent did, before any record says so. Work of an unhappy end is kept as well, where
+    there is the time: nothing that was paid for is thrown away."""
+    claim, workspace = attempt.claim, attempt.workspace
+    if claim.repo is None or not (end.outcome is Outcome.COMPLETED or end.outcome in COUNTED_AGAINST_RETRIES):
+        return end
+    commit = workspace.commit_all(title=attempt.subtask.title, subtask_id=claim.subtask_id, job_id=claim.job_id)
+    changed = workspace.changed_files()
+    if not changed and end.outcome is Outcome.COMPLETED and _must_change(attempt):
+        return replace(end, outcome=Outcome.NO_CHANGES, error="it ended well but changed nothing")
+    if commit == claim.base_commit:
+        return replace(end, commit=commit)
+    ref = attempt_ref(claim.job_id, claim.subtask_id, claim.number)
+    try:
+        _push(
+            attempt,
+            ref,
+            patience_seconds=attempt.runner.settings.unreachable_grace_seconds
+            if end.outcome is Outcome.COMPLETED
+            else 0.0,
+        )
+    except GitError as error:
+        if end.outcome is Outcome.COMPLETED:
+            raise
+        log.info("Work of an unhappy end was not pushed: %s", error, extra={"event": "push.given_up"})
+        return replace(end, files_changed=changed)
+    return replace(end, commit=commit, ref=ref, files_changed=changed)
+
+
+def _must_change(attempt: Attempt) -> bool:
+    wanted = attempt.subtask.expect_changes
+    return attempt.agent.expects_changes and attempt.subtask.kind != "testing" if wanted is None else wanted
+
+
+def _push(attempt: Attempt, ref: str, *, patience_seconds: float) -> None:
+    """Push the attempt's commit. While the remote is away it waits, until nobody wants the work any more."""
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            attempt.workspace.push(ref)
+        except GitError as error:
+            if time.monotonic() >= deadline or attempt.stop.reason:
+                raise
+            log.warning("The remote is away, finished work waits: %s", error, extra={"event": "push.remote_away"})
+            attempt.log_line("note", f"{error} Trying again.")
+            time.sleep(PUSH_RETRY_SECONDS)
+        else:
+            return
+
+
+def _environment(attempt: Attempt, extra: Mapping[str, str]) -> dict[str, str]:
+    """What the agent and its check see: of the fleet only their own place in the job, and where the prompt lies."""
+    claim = attempt.claim
+    own = {
+        "ORCHESTRATOR_JOB": claim.job_id,
+        "ORCHESTRATOR_SUBTASK": str(claim.subtask_id),
+        "ORCHESTRATOR_ATTEMPT_NUMBER": str(claim.number),
+        "ORCHESTRATOR_PROMPT_FILE": str(attempt.prompt_file),
+    }
+    return agent_environment(allow=attempt.agent.environment, extra={**extra, **own}, cookie=attempt.cookie)
