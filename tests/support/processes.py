@@ -1,0 +1,34 @@
+"""Which processes belong to a folder: by the list of processes, not by what anybody says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """The living processes that name `folder` in their command or work inside it; zombies do not live."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            named = any(str(folder) in word for word in process.cmdline())
+            inside = Path(process.cwd()).is_relative_to(folder)
+            if (named or inside) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def process_named(folder: Path, word: str) -> psutil.Process | None:
+    """The process of `folder` whose command has `word` in it, the parent where a child has it too."""
+    matching = [process for process in processes_of(folder) if word in " ".join(_command(process))]
+    return min(matching, key=lambda process: process.create_time(), default=None)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
