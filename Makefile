@@ -1,0 +1,77 @@
+# `make` shows what there is. Everything is installed into .venv and nothing outside this folder, except that `make test`
+# as root installs redis-server with apt-get where it is missing.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The newest Python that really runs; name another with `make PYTHON=/path/to/python3 …`.
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
+    "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && { echo "$$name"; break; }; done)
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALLED := .venv/installed
+INSTALLED_DEV := .venv/installed-dev
+DEMO := .demo/bookstore
+
+.PHONY: help install demo test prerequisites lint format types docs docs-check clean
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## the command line with its local stack, into .venv
+
+demo: $(INSTALLED) ## examples/bookstore, live: two agents at once, a merge, then the tests
+	@examples/bookstore/new_repository.sh $(DEMO)
+	@$(BIN)/orchestrator run examples/bookstore/plan.yaml --repo $(DEMO)
+	@branch=$$(git -C $(DEMO) for-each-ref --format='%(refname:short)' refs/heads/orchestrator/); \
+	printf '\n$$ git -C $(DEMO) log --graph --oneline %s\n' "$$branch"; \
+	git -C $(DEMO) --no-pager log --graph --oneline "$$branch"; \
+	printf '\n$$ git -C $(DEMO) show %s:TEST_REPORT.txt\n' "$$branch"; \
+	git -C $(DEMO) --no-pager show "$$branch:TEST_REPORT.txt"; \
+	printf '\nWhat happened stays: %s/orchestrator status, %s/orchestrator logs %s\n' $(BIN) $(BIN) "$${branch#orchestrator/}"
+
+test: $(INSTALLED_DEV) prerequisites lint types docs-check ## everything that CI runs
+	@mkdir -p .pytest_cache
+	@$(BIN)/pytest tests/unit -n 2 | tee .pytest_cache/unit.txt
+	@$(BIN)/pytest tests/integration tests/acceptance | tee .pytest_cache/stack.txt
+	@tail -qn 1 .pytest_cache/unit.txt .pytest_cache/stack.txt
+
+prerequisites:
+	@tests/prerequisites.sh
+
+lint: $(INSTALLED_DEV) ## ruff, and who may import whom
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports
+
+format: $(INSTALLED_DEV) ## let ruff mend what it can
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+types: $(INSTALLED_DEV) ## mypy --strict
+	@$(BIN)/mypy
+
+docs: $(INSTALLED_DEV) ## write the pages that are generated from the code
+	@$(BIN)/python docs/generate.py
+
+docs-check: $(INSTALLED_DEV)
+	@$(BIN)/python docs/generate.py --check
+
+clean: ## remove .venv, the demo's repository and caches; the state folder stays
+	rm -rf .venv .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+
+$(INSTALLED): pyproject.toml | .venv
+	@echo "Installing into .venv; the first time takes a minute or two."
+	@$(PIP_INSTALL) --editable '.[local,examples]'
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml | .venv
+	@echo "Installing into .venv, with what the tests need; the first time takes a minute or two."
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@ $(INSTALLED)
+
+.venv:
+	@python="$(PYTHON)"; \
+	[ -n "$$python" ] || { echo "error: no Python 3.11 or newer was found: install one, or name it with PYTHON=." >&2; exit 1; }; \
+	"$$python" -m venv .venv || { rm -rf .venv; exit 1; }

@@ -1,0 +1,1 @@
+"""The persistence layer: one module a model."""

@@ -1,0 +1,96 @@
+"""Stay with a job until it is final: show its progress, then its summary, and say what the exit code is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.cli import documents
+from orchestrator.cli.follow import follow
+from orchestrator.cli.interrupts import Interrupts
+from orchestrator.cli.plain import JsonView, PlainView, ProgressView
+from orchestrator.cli.render import console, print_json, say
+from orchestrator.cli.summary import print_summary
+from orchestrator.errors import OrchestratorException, ServiceUnavailable
+from orchestrator.state.views import JobView
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+EXIT_CODES: Final = {"completed": 0, "failed": 1, "cancelled": 130}
+LEFT: Final = 130
+
+
+def attend(
+    engine: Engine,
+    job_id: str,
+    *,
+    as_json: bool,
+    no_progress: bool,
+    grace_seconds: float,
+    after_event: int = 0,
+    interrupts: Interrupts | None = None,
+    cancel: Callable[[], object] | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> int:
+    """Follow a job to its end. Returns the exit code: 0 completed, 1 failed, 130 cancelled or left.
+
+    With `cancel` the first interruption calls it and waits on, and the second leaves. Without it the first one leaves:
+    `KeyboardInterrupt`, as anywhere, and the job goes on. `after_event` leaves out what happened before.
+    `check` is called at each update and may raise: what the job needs has broken down.
+    """
+    view = _view(as_json=as_json, no_progress=no_progress)
+    job: JobView | None = None
+    try:
+        with view:
+            updates = follow(
+                engine,
+                job_id,
+                after_event=after_event,
+                with_lines=not isinstance(view, PlainView | JsonView),
+                grace_seconds=grace_seconds,
+                hurry=interrupts.is_waiting if interrupts else lambda: False,
+            )
+            for update in updates:
+                job = update.job or job
+                view.show(update)
+                check()
+                if interrupts is not None and cancel is not None and interrupts.take():
+                    _cancel(view, cancel)
+    except KeyboardInterrupt:
+        say(_farewell(job_id, cancelled=cancel is not None))
+        return LEFT
+    except ServiceUnavailable:
+        say(f"Job {job_id} is stored and goes on when its services are back: orchestrator status {job_id}")
+        raise
+    assert job is not None, "following ends with a final job"
+    if as_json:
+        print_json({"type": "summary", "job": documents.job(job)}, one_line=True)
+    else:
+        print_summary(console(), job)
+    return EXIT_CODES[job.status]
+
+
+def _view(*, as_json: bool, no_progress: bool) -> ProgressView:
+    if as_json:
+        return JsonView()
+    to = console()
+    if no_progress or not to.is_terminal or to.is_dumb_terminal:
+        return PlainView()
+    from orchestrator.cli.live import LiveView
+
+    return LiveView(to)
+
+
+def _cancel(view: ProgressView, cancel: Callable[[], object]) -> None:
+    view.note("Cancelling the job: waiting for its agents to end. Ctrl-C again leaves at once.")
+    try:
+        cancel()
+    except OrchestratorException as error:
+        view.note(f"The job could not be cancelled: {error.message} Ctrl-C again leaves it as it is.")
+
+
+def _farewell(job_id: str, *, cancelled: bool) -> str:
+    if cancelled:
+        return f"Left. Job {job_id} is being cancelled: orchestrator status {job_id}"
+    return f"Left. Job {job_id} goes on: orchestrator watch {job_id} follows it, orchestrator cancel {job_id} ends it."

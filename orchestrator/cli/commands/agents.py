@@ -1,0 +1,68 @@
+"""`orchestrator agents`: which agents can be named in plans, and whether they can run here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.cli.options import JsonOption
+
+
+def agents(as_json: JsonOption = False) -> None:
+    """Show the agents that plans can name, and their versions here."""
+    from orchestrator.cli.render import console, print_json, print_table
+    from orchestrator.settings import load_settings
+
+    found = look_at_agents(load_settings())
+    if as_json:
+        print_json({"agents": found})
+        return
+    rows = [
+        (
+            agent["name"],
+            "ok" if agent["supported"] else "warn" if agent["found"] else "missing",
+            agent["version"] or "–",
+            "yes" if agent["expects_changes"] else "no",
+            agent["note"],
+        )
+        for agent in found
+    ]
+    print_table(console(), ("agent", "state", "version", "must change files", ""), rows)
+
+
+def look_at_agents(settings: Any) -> list[dict[str, Any]]:
+    """Each known agent with its version on this machine, in the order of names. An agent that can't be loaded says why."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from orchestrator.agent_names import known_agents
+
+    entries = known_agents(settings).values()
+    # Each asks a program for its version, which may take seconds.
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return list(pool.map(_look, entries))
+
+
+def _look(entry: Any) -> dict[str, Any]:
+    from orchestrator.errors import OrchestratorException
+
+    document = {
+        "name": entry.name,
+        "found": False,
+        "version": None,
+        "supported": False,
+        "path": None,
+        "expects_changes": None,
+        "note": "",
+    }
+    try:
+        agent = entry.load()
+        version = agent().version()
+    except OrchestratorException as error:
+        return document | {"note": error.message}
+    return document | {
+        "found": version.found,
+        "version": version.version,
+        "supported": version.supported,
+        "path": str(version.path) if version.path else None,
+        "expects_changes": bool(agent.expects_changes),
+        "note": version.note,
+    }

@@ -1,0 +1,55 @@
+"""`orchestrator list`: the jobs, newest first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from orchestrator.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from orchestrator.state.views import JobLine
+
+
+def list_jobs(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many jobs to show.")] = 20,
+    status: Annotated[
+        Literal["pending", "running", "completed", "failed", "cancelled"] | None,
+        typer.Option(help="Only jobs in this state."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the jobs, newest first."""
+    from orchestrator.cli import documents
+    from orchestrator.cli.connect import database
+    from orchestrator.cli.render import print_json
+    from orchestrator.state import queries
+
+    with database() as engine, engine.connect() as connection:
+        jobs = queries.list_jobs(connection, limit=limit, status=status)
+    if as_json:
+        print_json({"jobs": [documents.job_line(job) for job in jobs]})
+    else:
+        _print(jobs)
+
+
+def _print(jobs: list[JobLine]) -> None:
+    from orchestrator.cli.render import STYLES, console, counted, duration, local_time, print_table
+
+    if not jobs:
+        print("No jobs. `orchestrator run PLAN` makes one.")
+        return
+    rows = [
+        (
+            job.id,
+            "cancelling" if job.cancel_requested_at and not job.finished_at else job.status,
+            local_time(job.created_at),
+            duration(job.duration_seconds),
+            counted(job.subtasks),
+            job.title,
+        )
+        for job in jobs
+    ]
+    styles = STYLES | {"cancelling": "yellow"}
+    print_table(console(), ("job", "status", "submitted", "time", "subtasks", "title"), rows, styles=styles)

@@ -1,0 +1,67 @@
+"""`orchestrator retry`: run again what did not complete."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.options import JobArgument, JsonOption, NoProgressOption
+
+if TYPE_CHECKING:
+    from orchestrator.cli.connect import Joined
+
+
+def retry(
+    job: JobArgument,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow the job to its end; starts a local stack where no fleet is set up.")
+    ] = False,
+    as_json: JsonOption = False,
+    no_progress: NoProgressOption = False,
+) -> None:
+    """Run again what did not complete.
+
+    Failed, timed-out, cancelled and skipped subtasks of a job that has ended; completed ones never run twice.
+    """
+    from orchestrator.cli.connect import chosen_job, join
+    from orchestrator.local.client import Need
+    from orchestrator.settings import load_settings
+
+    settings = load_settings()
+    with join(settings, Need.WORKERS if wait else Need.SERVICES) as joined:
+        job_id = chosen_job(joined.fleet.engine, job)
+        code = _retry(joined, job_id, wait=wait, as_json=as_json, no_progress=no_progress)
+    raise typer.Exit(code)
+
+
+def _retry(joined: Joined, job_id: str, *, wait: bool, as_json: bool, no_progress: bool) -> int:
+    from orchestrator.cli.attend import attend
+    from orchestrator.cli.nodes import warn_if_nobody_works
+    from orchestrator.cli.render import plural, print_json
+    from orchestrator.dispatch.steering import retry_job
+    from orchestrator.state.queries import newest_event
+
+    fleet = joined.fleet
+    with fleet.engine.connect() as connection:
+        after_event = newest_event(connection, job_id)
+    again = retry_job(fleet, job_id)
+    if as_json:
+        print_json({"type": "retried", "job_id": job_id, "subtask_ids": list(again)}, one_line=True)
+    elif again:
+        ids = ", ".join(f"#{subtask_id}" for subtask_id in again)
+        print(f"Job {job_id} runs {plural(len(again), 'subtask')} again: {ids}")
+    else:
+        print(f"Job {job_id} has no subtask to run again.")
+    if not wait:
+        warn_if_nobody_works(fleet, job_id)
+        return 0
+    return attend(
+        fleet.engine,
+        job_id,
+        as_json=as_json,
+        no_progress=no_progress,
+        grace_seconds=fleet.settings.unreachable_grace_seconds,
+        after_event=after_event,
+        check=joined.check,
+    )

@@ -1,0 +1,92 @@
+"""`orchestrator run`: a plan from its file to its merged branch, with one command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.options import JsonOption, NoProgressOption, PlanArgument
+
+if TYPE_CHECKING:
+    from orchestrator.cli.connect import Joined
+    from orchestrator.local.client import Need
+    from orchestrator.plan.model import ValidatedPlan
+    from orchestrator.settings import Settings
+
+
+def run(
+    plan: PlanArgument,
+    *,
+    agent: Annotated[str | None, typer.Option(metavar="NAME", help="In place of the plan's default agent.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            "-j",
+            min=1,
+            max=1000,
+            metavar="N",
+            help="Agents at once in the worker that is started here. Default: what the plan may use.",
+        ),
+    ] = None,
+    repo: Annotated[str | None, typer.Option(metavar="REPO", help="In place of the plan's repository.")] = None,
+    as_json: JsonOption = False,
+    no_progress: NoProgressOption = False,
+) -> None:
+    """Run a plan to its merged branch, with live progress.
+
+    What is not configured is started for as long as it is needed: database, broker, dispatcher and a worker. Ctrl-C
+    cancels the job and waits for its agents to end; a second one leaves at once.
+    """
+    from orchestrator.cli.connect import join
+    from orchestrator.cli.plans import read_plan
+    from orchestrator.settings import load_settings
+
+    settings = load_settings()
+    validated = read_plan(plan, settings, agent=agent, repo=repo)
+    slots = workers or max(settings.slots, validated.plan.max_parallel_agents)
+    with join(settings, _need(settings), slots=slots, show_progress=not as_json) as joined:
+        code = _submit_and_attend(joined, validated, as_json=as_json, no_progress=no_progress)
+    raise typer.Exit(code)
+
+
+def _submit_and_attend(joined: Joined, plan: ValidatedPlan, *, as_json: bool, no_progress: bool) -> int:
+    from orchestrator.cli.attend import attend
+    from orchestrator.cli.interrupts import Interrupts
+    from orchestrator.cli.render import print_json, say
+    from orchestrator.dispatch.steering import cancel_job
+    from orchestrator.dispatch.submission import submit
+
+    # Interruptions are only noted from here on: one that came in the midst of the submission would leave a job that
+    # runs and is watched by nobody.
+    fleet = joined.fleet
+    with Interrupts() as interrupts:
+        submitted = submit(fleet, plan)
+        for note in submitted.notes:
+            say(note)
+        if as_json:
+            print_json({"type": "submitted", "job_id": submitted.job_id, "created": True}, one_line=True)
+        return attend(
+            fleet.engine,
+            submitted.job_id,
+            as_json=as_json,
+            no_progress=no_progress,
+            grace_seconds=fleet.settings.unreachable_grace_seconds,
+            interrupts=interrupts,
+            cancel=lambda: cancel_job(fleet, submitted.job_id),
+            check=joined.check,
+        )
+
+
+def _need(settings: Settings) -> Need:
+    """A fleet that is configured and answers is used as it is; else a dispatcher and a worker are started here."""
+    from orchestrator.cli.connect import is_configured
+    from orchestrator.cli.nodes import look_at_fleet
+    from orchestrator.local.client import Need
+
+    if not is_configured(settings):
+        return Need.WORKERS
+    nodes = look_at_fleet(settings)
+    works = any(node.is_dispatcher for node in nodes) and any(node.is_worker for node in nodes)
+    return Need.SERVICES if works else Need.WORKERS

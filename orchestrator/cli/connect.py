@@ -1,0 +1,101 @@
+"""How a command reaches the services: what is configured is used, what is not is started for as long as it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli.render import say
+from orchestrator.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from orchestrator.dispatch.fleet import Fleet
+    from orchestrator.local.client import Need
+    from orchestrator.settings import Settings
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A fleet that this command may use. `check` raises `LocalStackError` when the local stack behind it broke down."""
+
+    fleet: Fleet
+    check: Callable[[], None]
+
+
+@contextmanager
+def database_url() -> Iterator[str]:
+    """The URL of the database: the one configured, or the local stack's while it is used."""
+    from orchestrator.local.client import Need, local_stack
+    from orchestrator.settings import load_settings
+
+    with local_stack(load_settings(), need=Need.DATABASE) as stack:
+        assert stack.settings.database_url is not None, "the local stack fills in what is not configured"
+        yield stack.settings.database_url
+
+
+@contextmanager
+def database() -> Iterator[Engine]:
+    """An engine on the database, for commands that only look.
+
+    Inside it a database that can't be reached raises `DatabaseUnavailable`.
+    """
+    from orchestrator.state.engine import create_engine, translated
+
+    with database_url() as url:
+        engine = create_engine(url, pool_size=2)
+        try:
+            with translated():
+                yield engine
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def join(settings: Settings, need: Need, *, slots: int | None = None, show_progress: bool = False) -> Iterator[Joined]:
+    """Database and broker, for commands that submit or steer; with `Need.WORKERS` a dispatcher and a worker too.
+
+    `slots` is how many agents there is room for at least, where workers are started here. Raises `ServiceUnavailable`.
+    """
+    from orchestrator.dispatch.fleet import join_fleet
+    from orchestrator.local.client import local_stack
+    from orchestrator.state.engine import translated
+
+    with local_stack(settings, need=need, slots=slots, on_progress=say if show_progress else None) as stack:
+        fleet = join_fleet(stack.settings)
+        # A command reads no results. Celery would subscribe to those of each chord that it freezes, and print a traceback
+        # of its own when it can't unsubscribe at the interpreter's end.
+        backend: Any = fleet.app.backend
+        backend.result_consumer.consume_from = lambda task_id: None
+        try:
+            with translated():
+                yield Joined(fleet, stack.check)
+        finally:
+            fleet.engine.dispose()
+
+
+def is_configured(settings: Settings) -> bool:
+    """Whether a fleet is named: both its broker and its database."""
+    return settings.broker_url is not None and settings.database_url is not None
+
+
+def require_services(settings: Settings, who: str) -> None:
+    """Raise `ConfigurationError` unless database and broker are configured: a process of a fleet starts neither."""
+    if not is_configured(settings):
+        named = {"ORCHESTRATOR_BROKER_URL": settings.broker_url, "ORCHESTRATOR_DATABASE_URL": settings.database_url}
+        missing = " and ".join(name for name, url in named.items() if url is None)
+        raise ConfigurationError(
+            f"{who} needs the fleet's services: {missing} is not set.",
+            recovery="Set it, or use `orchestrator up` for a stack on this machine.",
+        )
+
+
+def chosen_job(engine: Engine, prefix: str | None) -> str:
+    """The job that a command is about: the one whose id begins with `prefix`, without one the newest."""
+    from orchestrator.state.queries import find_job, newest_job
+
+    with engine.connect() as connection:
+        return newest_job(connection) if prefix is None else find_job(connection, prefix)

@@ -1,0 +1,147 @@
+"""What a job's state means to a person: what waits for what and why, and what an event says. Pure functions."""
+
+from __future__ import annotations
+
+from orchestrator.cli.render import duration, first_line, in_one_line, plural, shortened
+from orchestrator.state.views import EventView, GroupView, JobView, SubtaskView
+
+PATIENCE_SECONDS = 5.0
+"""A released subtask is taken within milliseconds where a worker has a free place; after this long it is remarkable."""
+
+
+def status_words(job: JobView) -> str:
+    """The job's status, with what changes its meaning: `running, being cancelled`, `failed: subtasks_failed`."""
+    if job.is_final:
+        return f"{job.status}: {job.reason}" if job.reason and job.reason != job.status else job.status
+    if job.cancel_requested_at is not None:
+        return f"{job.status}, ending ({job.reason or 'cancelled'})"
+    if job.paused_at is not None:
+        return f"{job.status}, paused"
+    if job.status == "pending":
+        return "pending, waits for a dispatcher"
+    return job.status
+
+
+def places_taken(job: JobView) -> int:
+    """How many of the job's `max_parallel_agents` places are held: released and not final."""
+    return sum(1 for subtask in job.subtasks if subtask.released_at is not None and not subtask.is_final)
+
+
+def group_words(job: JobView, group: GroupView) -> str:
+    """The group's status; for a pending one, what it waits for."""
+    if group.status != "pending":
+        return group.status
+    if job.cancel_requested_at is not None:
+        return "will not start"
+    before = [other.number for other in job.groups if other.number < group.number and other.finished_at is None]
+    return f"waits for group {before[-1]}" if before else "waits for a dispatcher"
+
+
+def waits_for(job: JobView, group: GroupView, subtask: SubtaskView) -> str:
+    """Why a pending subtask does not run yet; empty for any other."""
+    if subtask.status != "pending":
+        return ""
+    if job.cancel_requested_at is not None:
+        return "is being cancelled"
+    if group.status == "pending":
+        return group_words(job, group)
+    if subtask.released_at is not None:
+        return _waits_for_worker(job, subtask)
+    if subtask.not_before is not None and subtask.not_before > job.now:
+        return f"retry in {duration((subtask.not_before - job.now).total_seconds())}"
+    if job.paused_at is not None:
+        return "waits: the job is paused"
+    return f"waits for a free place ({places_taken(job)} of {job.max_parallel_agents} taken)"
+
+
+def _waits_for_worker(job: JobView, subtask: SubtaskView) -> str:
+    worker = f"a worker that offers {', '.join(subtask.requires)}" if subtask.requires else "a worker"
+    waited = (job.now - subtask.released_at).total_seconds() if subtask.released_at else 0.0
+    if waited < PATIENCE_SECONDS:
+        return f"waits for {worker}"
+    return f"waits for {worker}: none has taken it for {duration(waited)}"
+
+
+def event_words(job: JobView, event: EventView) -> str | None:
+    """An event in words; None for one that only programs care for."""
+    subject = event.name.split(".")[0]
+    error = in_one_line(event.data.get("error"))
+    if subject == "job":
+        return _job_event(job, event, error)
+    if subject == "group":
+        return _group_event(event, error)
+    return _subtask_event(job, event, error)
+
+
+def _job_event(job: JobView, event: EventView, error: str) -> str | None:
+    match event.name:
+        case "job.started":
+            return f"job {job.id} starts: {first_line(job.title)}"
+        case "job.reopened":
+            return f"job {job.id} is taken up again"
+        case "job.end_requested":
+            reason = event.data.get("reason")
+            return "the job is being cancelled" if reason == "cancelled" else f"the job is being ended: {reason}"
+        case "job.finished":
+            return _with_error(f"job {event.data.get('status')}", error)
+        case _:
+            return None
+
+
+def _group_event(event: EventView, error: str) -> str | None:
+    group = f"group {event.group_number}"
+    match event.name:
+        case "group.started":
+            return f"{group} starts with {plural(len(event.data.get('subtask_ids', ())), 'agent')}"
+        case "group.merging":
+            return f"{group} is being merged"
+        case "group.finished":
+            return _with_error(f"{group} {event.data.get('status')}", error)
+        case "group.sent_back":
+            return _with_error(f"{group} goes back to work", error)
+        case _:
+            return None
+
+
+def _subtask_event(job: JobView, event: EventView, error: str) -> str | None:
+    match event.name:
+        case "attempt.started":
+            again = f", attempt {event.attempt}" if (event.attempt or 1) > 1 else ""
+            return f"{_name(job, event.subtask_id)} starts on {event.data.get('worker')}{again}"
+        case "attempt.finished":
+            return _attempt_end(job, event, error)
+        case "subtask.failed_at_merge":
+            outcome = event.data.get("outcome")
+            return _with_error(f"{_name(job, event.subtask_id)} failed at the merge, {outcome}", error)
+        case "subtasks.skipped":
+            return _with_error(f"skipped: {_ids(event)}", error)
+        case "subtasks.cancelled":
+            return f"cancelled: {_ids(event)}"
+        case "subtasks.reopened":
+            return f"to be done again: {_ids(event)}"
+        case _:
+            return None
+
+
+def _attempt_end(job: JobView, event: EventView, error: str) -> str:
+    name = _name(job, event.subtask_id)
+    outcome = event.data.get("outcome")
+    if outcome == "completed":
+        return f"{name} completed"
+    wait = event.data.get("retry_after_seconds")
+    if wait is not None:
+        error = f"{error + '; ' if error else ''}tried again {f'in {duration(wait)}' if wait >= 0.1 else 'at once'}"
+    return _with_error(f"{name} {outcome}", error)
+
+
+def _ids(event: EventView) -> str:
+    return ", ".join(f"#{subtask_id}" for subtask_id in event.data.get("subtask_ids", ()))
+
+
+def _name(job: JobView, subtask_id: int | None) -> str:
+    title = next((subtask.title for subtask in job.subtasks if subtask.subtask_id == subtask_id), "")
+    return f"#{subtask_id} {shortened(first_line(title), 60)}".rstrip()
+
+
+def _with_error(text: str, error: str) -> str:
+    return f"{text}: {shortened(error, 200)}" if error else text

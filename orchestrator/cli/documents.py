@@ -1,0 +1,118 @@
+"""The JSON form of every view; `docs/json.md` promises these fields.
+
+Times are ISO 8601 in UTC, durations are seconds. Prompts and the plan's text are never part of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.cli.describe import waits_for
+from orchestrator.cli.render import instant, seconds
+from orchestrator.redaction import redact_url
+from orchestrator.state.views import EventView, GroupRunView, GroupView, JobLine, JobView, SubtaskView
+
+
+def job_line(job: JobLine) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "title": job.title,
+        "status": job.status,
+        "reason": job.reason,
+        "created_at": instant(job.created_at),
+        "started_at": instant(job.started_at),
+        "finished_at": instant(job.finished_at),
+        "duration_seconds": seconds(job.duration_seconds),
+        "subtasks": dict(job.subtasks),
+    }
+
+
+def job(view: JobView) -> dict[str, Any]:
+    return {
+        "id": view.id,
+        "title": view.title,
+        "status": view.status,
+        "reason": view.reason,
+        "error": view.error,
+        "repo": redact_url(view.repo) if view.repo else None,
+        "base": view.base,
+        "base_commit": view.base_commit,
+        "branch": view.branch,
+        "head_commit": view.head_commit,
+        "max_parallel_agents": view.max_parallel_agents,
+        "deadline_at": instant(view.deadline_at),
+        "paused_at": instant(view.paused_at),
+        "cancel_requested_at": instant(view.cancel_requested_at),
+        "created_at": instant(view.created_at),
+        "started_at": instant(view.started_at),
+        "finished_at": instant(view.finished_at),
+        "duration_seconds": seconds(view.duration_seconds),
+        "groups": [_group(view, group) for group in view.groups],
+    }
+
+
+def event(view: EventView) -> dict[str, Any]:
+    return {
+        "type": "event",
+        "id": view.id,
+        "at": instant(view.at),
+        "name": view.name,
+        "group": view.group_number,
+        "subtask_id": view.subtask_id,
+        "attempt": view.attempt,
+        "data": dict(view.data),
+    }
+
+
+def _group(view: JobView, group: GroupView) -> dict[str, Any]:
+    return {
+        "number": group.number,
+        "status": group.status,
+        "error": group.error,
+        "started_at": instant(group.started_at),
+        "finished_at": instant(group.finished_at),
+        "wall_seconds": seconds(group.wall_seconds),
+        "speedup_factor": seconds(group.speedup_factor),
+        "runs": [_group_run(run) for run in group.runs],
+        "subtasks": [_subtask(view, group, subtask) for subtask in group.subtasks],
+    }
+
+
+def _group_run(run: GroupRunView) -> dict[str, Any]:
+    return {
+        "number": run.number,
+        "success": run.success,
+        "failure_reason": run.failure_reason,
+        "conflicts": run.conflicts or [],
+        "total_duration_seconds": seconds(run.total_duration_seconds),
+        "speedup_factor": seconds(run.speedup_factor),
+        "max_concurrent_agents": run.max_concurrent_agents,
+        "woken_by": run.woken_by,
+        "started_at": instant(run.started_at),
+        "completed_at": instant(run.completed_at),
+    }
+
+
+def _subtask(view: JobView, group: GroupView, subtask: SubtaskView) -> dict[str, Any]:
+    attempt = subtask.attempt
+    return {
+        "subtask_id": subtask.subtask_id,
+        "title": subtask.title,
+        "agent": subtask.agent,
+        "requires": list(subtask.requires),
+        "status": subtask.status,
+        "outcome": subtask.outcome,
+        "error": subtask.error,
+        "waits_for": waits_for(view, group, subtask) or None,
+        "attempts": subtask.attempts,
+        "worker": attempt.worker if attempt else None,
+        "duration_seconds": seconds(attempt.duration_seconds) if attempt else None,
+        "agent_duration_seconds": seconds(attempt.agent_duration_seconds) if attempt else None,
+        "exit_code": attempt.exit_code if attempt else None,
+        "files_changed": list(attempt.files_changed) if attempt else [],
+        "commit": subtask.commit,
+        "merged_at": instant(subtask.merged_at),
+        "not_before": instant(subtask.not_before),
+        "started_at": instant(subtask.started_at),
+        "finished_at": instant(subtask.finished_at),
+    }

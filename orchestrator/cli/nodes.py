@@ -1,0 +1,107 @@
+"""The processes of a fleet, as they answer through Celery's remote control."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.cli.render import say
+from orchestrator.errors import BrokerUnavailable
+from orchestrator.redaction import redact_url
+from orchestrator.task_names import AGENTS_QUEUE, CONTROL_QUEUE
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from orchestrator.dispatch.fleet import Fleet
+    from orchestrator.settings import Settings
+
+ANSWER_SECONDS: Final = 1.0
+"""How long processes get to answer a broadcast: all of it passes, for nobody knows how many there are."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One process. `busy` counts the tasks that it runs now, at most `slots`."""
+
+    name: str
+    queues: tuple[str, ...]
+    slots: int
+    busy: int
+
+    @property
+    def is_dispatcher(self) -> bool:
+        return CONTROL_QUEUE in self.queues
+
+    @property
+    def is_worker(self) -> bool:
+        return AGENTS_QUEUE in self.queues
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What it offers, from the names of its queues: `agents.gpu+large` tells of `gpu` and `large`."""
+        offered = {
+            capability
+            for queue in self.queues
+            if queue.startswith(f"{AGENTS_QUEUE}.")
+            for capability in queue.removeprefix(f"{AGENTS_QUEUE}.").split("+")
+        }
+        return tuple(sorted(offered))
+
+
+def look_at_fleet(settings: Settings) -> list[Node]:
+    """Every dispatcher and worker that answers within `ANSWER_SECONDS`, by name. Raises `BrokerUnavailable`."""
+    from orchestrator.celery_app import check_broker, create_app
+
+    check_broker(settings)
+    return _nodes(create_app(settings), settings.broker_url or "")
+
+
+def warn_if_nobody_works(fleet: Fleet, job_id: str) -> None:
+    """Say on stderr that a job waits for processes that are not there."""
+    try:
+        nodes = _nodes(fleet.app, fleet.settings.broker_url or "")
+    except BrokerUnavailable as error:
+        say(f"warning: {error.message} The job is stored and starts when the broker is back.")
+        return
+    missing = [
+        name
+        for name, present in (
+            ("dispatcher", any(node.is_dispatcher for node in nodes)),
+            ("worker", any(node.is_worker for node in nodes)),
+        )
+        if not present
+    ]
+    if missing:
+        say(
+            f"warning: no {' and no '.join(missing)} answers. Job {job_id} goes on when there is one: "
+            "`orchestrator up` on this machine, or the processes of your fleet."
+        )
+
+
+def _nodes(app: Celery, broker_url: str) -> list[Node]:
+    from kombu.exceptions import OperationalError
+    from redis.exceptions import RedisError
+
+    try:
+        queues: dict[str, Any] = app.control.inspect(timeout=ANSWER_SECONDS).active_queues() or {}
+        if not queues:
+            return []
+        # Now it is known who answers, so the other questions end with the last answer.
+        known = app.control.inspect(destination=list(queues), timeout=ANSWER_SECONDS, limit=len(queues))
+        stats: dict[str, Any] = known.stats() or {}
+        active: dict[str, Any] = known.active() or {}
+    except (OperationalError, RedisError, OSError) as error:
+        raise BrokerUnavailable(
+            f"The broker at {redact_url(broker_url)} can't be asked: {error}.",
+            recovery="Start it, or mend ORCHESTRATOR_BROKER_URL.",
+        ) from error
+    return [
+        Node(
+            name,
+            tuple(queue["name"] for queue in queues[name]),
+            int(stats.get(name, {}).get("pool", {}).get("max-concurrency") or 0),
+            len(active.get(name, ())),
+        )
+        for name in sorted(queues)
+    ]

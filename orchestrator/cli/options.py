@@ -1,0 +1,21 @@
+"""Arguments and options that several commands share, so that they read the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON (docs/json.md) instead of text.")]
+NoProgressOption = Annotated[
+    bool, typer.Option("--no-progress", help="Print one line an event instead of a live view.")
+]
+PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan: a YAML or JSON file.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or the beginning of one.")]
+NewestJobArgument = Annotated[
+    str | None, typer.Argument(metavar="[JOB]", help="A job's id, or the beginning of one. Default: the newest job.")
+]
+LogLevelOption = Annotated[
+    Literal["debug", "info", "warning", "error"], typer.Option("--log-level", help="What it logs.")
+]

@@ -1,0 +1,114 @@
+"""The processes of a fleet, as Celery's own programs: which arguments and variables they get. Pure, but for `become` and `start_bound`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Final, NoReturn
+
+from orchestrator.task_names import CONTROL_QUEUE, queues_of_worker
+
+if TYPE_CHECKING:
+    from orchestrator.settings import Settings
+
+APPLICATION: Final = "workers.app"
+DISPATCHER_SLOTS: Final = 8
+"""Merges at once in one dispatcher; a group's check holds one for as long as it runs. A free slot costs nothing."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A program to become: `arguments` after the interpreter, and what to add to the environment."""
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def worker(
+    *, slots: int, capabilities: Sequence[str], name: str | None = None, log_level: str = "info", tag: str | None = None
+) -> Process:
+    """A worker that runs `slots` agents at once and offers `capabilities`.
+
+    A node's name must be unique: without `name` it has a `tag`, random unless given.
+    """
+    return Process(
+        _celery_worker(
+            node=name or f"worker-{tag or secrets.token_hex(3)}",
+            queues=queues_of_worker(capabilities),
+            slots=slots,
+            log_level=log_level,
+        ),
+        {"ORCHESTRATOR_SLOTS": str(slots), "ORCHESTRATOR_CAPABILITIES": ",".join(capabilities)},
+    )
+
+
+def dispatcher(*, name: str | None = None, log_level: str = "info", tag: str | None = None) -> Process:
+    """A dispatcher: it starts jobs, merges groups and reconciles."""
+    return Process(
+        _celery_worker(
+            node=name or f"dispatcher-{tag or secrets.token_hex(3)}",
+            queues=[CONTROL_QUEUE],
+            slots=DISPATCHER_SLOTS,
+            log_level=log_level,
+        )
+    )
+
+
+def flower(*, address: str, port: int, basic_auth: str | None) -> Process:
+    """Flower on `address:port`. The password travels in a variable: arguments show in every process listing."""
+    return Process(
+        ("-m", "celery", "-A", APPLICATION, "flower", f"--address={address}", f"--port={port}"),
+        {"FLOWER_BASIC_AUTH": basic_auth} if basic_auth else {},
+    )
+
+
+def new_login() -> str:
+    """A user and a password that nobody can guess, as Flower's basic authentication takes them."""
+    return f"orchestrator:{secrets.token_urlsafe(12)}"
+
+
+def addresses(settings: Settings) -> dict[str, str]:
+    """The variables that lead a process to the services of these settings."""
+    urls = {"ORCHESTRATOR_BROKER_URL": settings.broker_url, "ORCHESTRATOR_DATABASE_URL": settings.database_url}
+    return {name: url for name, url in urls.items() if url is not None}
+
+
+def become(process: Process) -> NoReturn:
+    """Replace this program by that one: signals, exit code and open descriptors are the new program's."""
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *process.arguments], {**os.environ, **process.environment})  # noqa: S606 - no shell is wanted
+
+
+def start_bound(process: Process, variables: Mapping[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start that program beside this one, to end with it, also by kill -9. Call it from the main thread.
+
+    It has a session of its own: Ctrl-C in this terminal is ours to pass on.
+    """
+    from orchestrator.local import exec_server
+
+    bound = ("-I", "-S", exec_server.__file__, os.geteuid(), os.getegid(), os.getpid(), int(signal.SIGTERM))
+    return subprocess.Popen(
+        [sys.executable, *map(str, bound), sys.executable, *process.arguments],
+        env={**os.environ, **process.environment, **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
+
+
+def _celery_worker(*, node: str, queues: Sequence[str], slots: int, log_level: str) -> tuple[str, ...]:
+    return (
+        *("-m", "celery", "-A", APPLICATION, "worker"),
+        *("--pool", "threads", "--concurrency", str(slots)),
+        *("--queues", ",".join(queues)),
+        *("--hostname", f"{node}@%h"),
+        # The nodes need nothing of each other, and both cost time at each start.
+        *("--without-mingle", "--without-gossip"),
+        *("--loglevel", log_level),
+    )

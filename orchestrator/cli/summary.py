@@ -1,0 +1,136 @@
+"""The end of a job for a person: what each subtask did, how the groups went, and what to do with the branch."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.text import Text
+
+from orchestrator.cli.describe import status_words, waits_for
+from orchestrator.cli.render import STYLES, counted, duration, in_one_line, plural, print_line, print_table, shortened
+from orchestrator.redaction import redact_url
+from orchestrator.state.views import GroupView, JobView, SubtaskView
+
+FAILURES_SHOWN: Final = 10
+
+
+def print_summary(to: Console, job: JobView) -> None:
+    """Subtasks, groups, conflicts, the result, and the command that comes next."""
+    print_subtasks(to, job)
+    print_groups(to, job)
+    counts = Counter(subtask.status for subtask in job.subtasks)
+    head = Text.assemble(f"job {job.id}: ", (status_words(job), STYLES.get(job.status, "")))
+    head.append(f" · {counted(counts)} · {duration(job.duration_seconds)}")
+    print_line(to, head)
+    if job.error and job.error not in (job.status, job.reason):
+        to.print(Text(in_one_line(job.error), style="red"), soft_wrap=True)
+    for line in next_lines(job):
+        to.print(line, soft_wrap=True)
+
+
+def print_groups(to: Console, job: JobView) -> None:
+    """A line a group, and under it each conflict that its merge met."""
+    to.print()
+    for group in job.groups:
+        print_line(to, group_line(group))
+        for line in conflict_lines(group):
+            to.print(Text(f"  {line}", style="red"), soft_wrap=True)
+    to.print()
+
+
+def print_subtasks(to: Console, job: JobView) -> None:
+    """The table of a job's subtasks, the last column saying how each ended or what it waits for; then the failures."""
+    rows = [_row(job, group, subtask) for group in job.groups for subtask in group.subtasks]
+    headers = ("group", "#", "title", "agent", "status", "tries", "time", "files", "")
+    print_table(to, headers, rows, longest={"title": max(to.width // 4, 16), "agent": 14})
+    failed = [subtask for subtask in job.subtasks if subtask.status in ("failed", "timeout")]
+    if failed:
+        to.print()
+    for subtask in failed[:FAILURES_SHOWN]:
+        words = shortened(in_one_line(subtask.error) or "no reason was given", 500)
+        to.print(
+            Text(f"#{subtask.subtask_id} {subtask.outcome or subtask.status}: {words}", style="red"), soft_wrap=True
+        )
+    if len(failed) > FAILURES_SHOWN:
+        to.print(f"… and {plural(len(failed) - FAILURES_SHOWN, 'more failure')}")
+
+
+def group_line(group: GroupView) -> Text:
+    """`group 2  completed · 31 s · 2.4 × faster than one after the other`"""
+    line = Text.assemble(f"group {group.number}  ", (group.status, STYLES.get(group.status, "")))
+    line.append(f" · {plural(len(group.subtasks), 'subtask')}")
+    if group.wall_seconds is not None:
+        line.append(f" · {duration(group.wall_seconds)}")
+    if group.speedup_factor:
+        line.append(f" · speed-up {group.speedup_factor:.1f} ×")
+    if group.error and group.error != group.status:
+        line.append(f" · {in_one_line(group.error)}", style="red")
+    return line
+
+
+def conflict_lines(group: GroupView) -> list[str]:
+    """Each conflict that the last passage of the group met: the files, and whose changes contradict each other."""
+    if not group.runs or not group.runs[-1].conflicts:
+        return []
+    return [conflict_words(conflict) for conflict in group.runs[-1].conflicts]
+
+
+def conflict_words(conflict: dict[str, Any]) -> str:
+    """`conflict: #3 against #2 in src/models.py (content)`; the fields are those of `merge.conflicts.Conflict`."""
+    files = ", ".join(f"{file.get('path')} ({file.get('kind')})" for file in conflict.get("files", ()))
+    others = " and ".join(f"#{subtask_id}" for subtask_id in conflict.get("other_subtask_ids", ()))
+    against = others or "what was on the branch"
+    return in_one_line(f"conflict: #{conflict.get('subtask_id')} against {against} in {files}")
+
+
+def next_lines(job: JobView) -> list[str]:
+    """What the reader can do now: merge the branch, look at a failure, try it again."""
+    lines = []
+    if job.repo is None:
+        lines.append("The plan names no repository: nothing was merged.")
+    elif job.head_commit is None or job.head_commit == job.base_commit:
+        lines.append(f"Nothing was merged: no change is on {job.branch}." if job.is_final else "")
+    else:
+        partly = "" if job.status == "completed" else "What was merged so far is on the branch. "
+        lines.append(f"{partly}Branch {job.branch} at {job.head_commit[:10]}; merge it with: {merge_command(job)}")
+    if job.is_final and job.status != "completed":
+        lines.append(f"See why: orchestrator logs {job.id}")
+        lines.append(f"Try again what did not complete: orchestrator retry {job.id}")
+    return [line for line in lines if line]
+
+
+def merge_command(job: JobView) -> str:
+    """The git command that takes the integration branch into what is checked out: here, or where the repository is."""
+    repo, branch = job.repo or "", job.branch or ""
+    if not Path(repo).is_dir():
+        return f"git fetch {shlex.quote(redact_url(repo))} {branch} && git merge FETCH_HEAD"
+    here = Path.cwd()
+    inside = Path(repo).resolve() in (here.resolve(), *here.resolve().parents)
+    return f"git merge {branch}" if inside else f"git -C {shlex.quote(repo)} merge {branch}"
+
+
+def _ending(subtask: SubtaskView) -> str:
+    """What its status does not say: the outcome, or why it never ran."""
+    if subtask.status in ("skipped", "cancelled"):
+        return in_one_line(subtask.error)
+    return subtask.outcome if subtask.outcome and subtask.outcome not in (subtask.status, "completed") else ""
+
+
+def _row(job: JobView, group: GroupView, subtask: SubtaskView) -> tuple[Any, ...]:
+    attempt = subtask.attempt
+    finished = attempt is not None and attempt.finished_at is not None
+    return (
+        group.number,
+        subtask.subtask_id,
+        subtask.title,
+        subtask.agent,
+        subtask.status,
+        subtask.attempts,
+        duration(attempt.duration_seconds) if attempt else "–",
+        len(attempt.files_changed) if attempt and finished else "",
+        waits_for(job, group, subtask) or _ending(subtask),
+    )

@@ -1,0 +1,164 @@
+"""The commands that start, submit and steer, on a local stack of their own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.services import open_temporary_folder
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.stack
+
+QUICK = """\
+title: Quick
+subtasks:
+  - {subtask_id: 1, title: One, description: x, parallel_group: 1, agent: {name: shell, command: "echo hello"}}
+"""
+ENDLESS = QUICK.replace("echo hello", "echo begun; sleep 600")
+
+
+class Terminal:
+    """A folder and a state folder, and the programs that a person starts there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, *words: str, plan: str = QUICK) -> subprocess.Popen[str]:
+        (self.folder / "plan.yaml").write_text(plan)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", *words],
+            cwd=self.folder,
+            env={**inherited, "ORCHESTRATOR_STATE_DIR": str(self.folder / "state")},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, *words: str, plan: str = QUICK, code: int = 0) -> str:
+        process = self.start(*words, plan=plan)
+        out, err = process.communicate(timeout=90)
+        assert process.returncode == code, err
+        assert "Traceback" not in err
+        return out + err
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    folder = open_temporary_folder("orchestrator-cli-")
+    terminal = Terminal(folder)
+    yield terminal
+    for process in terminal.started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_until(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if words in line:
+            return
+    raise AssertionError(f"{words!r} was never said")
+
+
+def test_a_plan_runs_and_its_story_can_be_read_afterwards(terminal: Terminal) -> None:
+    lines = [json.loads(line) for line in terminal.run("run", "plan.yaml", "--json").splitlines()]
+    assert (lines[0]["type"], lines[-1]["type"]) == ("submitted", "summary")
+    assert {line["name"] for line in lines[1:-1]} >= {"job.started", "attempt.started", "job.finished"}
+    assert lines[-1]["job"]["status"] == "completed"
+    assert "hello" in terminal.run("logs")
+    assert lines[0]["job_id"] in terminal.run("status")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_cancels_the_job_and_waits_for_its_end(terminal: Terminal, number: signal.Signals) -> None:
+    process = terminal.start("run", "plan.yaml", plan=ENDLESS)
+    _read_until(process, "#1 One starts on")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Cancelling the job" in err
+    assert re.search(r"job [0-9a-f]{12}: cancelled", out)
+    assert json.loads(terminal.run("status", "--json"))["job"]["status"] == "cancelled"
+
+
+def test_a_job_without_a_dispatcher_is_stored_and_retried_to_its_end(terminal: Terminal) -> None:
+    said = terminal.run("submit", "plan.yaml")
+    assert "no dispatcher and no worker answers" in said
+    job_id = said.split()[0]
+    assert "is cancelled" in terminal.run("cancel", job_id[:4])
+    assert "nothing to cancel" in terminal.run("cancel", job_id)
+    said = terminal.run("retry", job_id, "--wait")
+    assert f"Job {job_id} runs 1 subtask again: #1" in said
+    assert "cancelled" not in said
+    assert f"job {job_id}: completed" in said
+
+
+def test_a_key_gives_the_same_job_twice(terminal: Terminal) -> None:
+    first, second = (terminal.run("submit", "plan.yaml", "--idempotency-key", "k").split()[0] for _ in range(2))
+    assert first == second
+
+
+def test_up_shows_flower_to_who_has_the_password(terminal: Terminal) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    up = terminal.start("up", "--flower-port", str(port))
+    assert up.stdout is not None
+    line = next(line for line in up.stdout if line.startswith("Flower: "))
+    url, login = re.fullmatch(r"Flower: (\S+), user and password: (\S+)\n", line).groups()  # type: ignore[union-attr]
+
+    def status(headers: dict[str, str]) -> int:
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(f"{url}/workers", headers=headers), timeout=10
+            ) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    wait_until(lambda: status({}) == 401, "Flower refuses who has no password")
+    authorized = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
+    assert status(authorized) == 200
+    assert f"Port {port} on 127.0.0.1 can't be used" in terminal.run("up", "--flower-port", str(port), code=2)
+    wait_until(
+        lambda: (
+            {node["role"] for node in json.loads(terminal.run("workers", "--json"))["workers"]}
+            == {"dispatcher", "worker"}
+        ),
+        "dispatcher and worker answer",
+    )
+    up.kill()
+    up.wait()
+    wait_until(lambda: status({}) == 0, "Flower has ended with the program that started it")
+
+
+def test_the_doctor_finds_this_set_up_well(terminal: Terminal) -> None:
+    document = json.loads(terminal.run("doctor", "--json"))
+    assert document["healthy"] is True
+    found = {check["name"]: check["state"] for check in document["checks"]}
+    assert {name: found[name] for name in ("git", "settings", "state folder", "database", "broker")} == dict.fromkeys(
+        ("git", "settings", "state folder", "database", "broker"), "ok"
+    )

@@ -1,0 +1,92 @@
+"""Jobs as `orchestrator.state.queries` would read them, made by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from orchestrator.state.views import AttemptView, GroupView, JobView, SubtaskView
+
+NOW = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def an_attempt(**values: Any) -> AttemptView:
+    plain: dict[str, Any] = {
+        "id": 1,
+        "number": 1,
+        "status": "running",
+        "worker": "worker-1@host",
+        "started_at": ago(3),
+        "finished_at": None,
+        "duration_seconds": 3.0,
+        "agent_duration_seconds": None,
+        "files_changed": (),
+        "exit_code": None,
+        "error": None,
+    }
+    return AttemptView(**plain | values)
+
+
+def a_subtask(subtask_id: int = 1, status: str = "pending", **values: Any) -> SubtaskView:
+    is_final = status not in ("pending", "in_progress")
+    plain: dict[str, Any] = {
+        "subtask_id": subtask_id,
+        "group_number": 1,
+        "title": f"Part {subtask_id}",
+        "agent": "shell",
+        "requires": (),
+        "status": status,
+        "outcome": status if is_final else None,
+        "error": None,
+        "attempts": 0 if status == "pending" else 1,
+        "released_at": ago(4) if status == "in_progress" else None,
+        "not_before": None,
+        "merged_at": None,
+        "started_at": None,
+        "finished_at": ago(1) if is_final else None,
+        "commit": None,
+        "attempt": None if status == "pending" else an_attempt(),
+    }
+    return SubtaskView(**plain | values)
+
+
+def a_group(number: int, status: str, *subtasks: SubtaskView, **values: Any) -> GroupView:
+    is_final = status not in ("pending", "running", "merging")
+    plain: dict[str, Any] = {
+        "number": number,
+        "status": status,
+        "error": None,
+        "started_at": None if status == "pending" else ago(5),
+        "finished_at": ago(1) if is_final else None,
+        "subtasks": subtasks,
+    }
+    return GroupView(**plain | values)
+
+
+def a_job(*groups: GroupView, **values: Any) -> JobView:
+    plain: dict[str, Any] = {
+        "id": "3f2a9c1b04d7",
+        "title": "Bookstore models",
+        "status": "running",
+        "reason": None,
+        "error": None,
+        "repo": None,
+        "base": None,
+        "base_commit": None,
+        "branch": None,
+        "head_commit": None,
+        "max_parallel_agents": 5,
+        "deadline_at": None,
+        "paused_at": None,
+        "cancel_requested_at": None,
+        "created_at": ago(10),
+        "started_at": ago(8),
+        "finished_at": None,
+        "now": NOW,
+        "groups": groups,
+    }
+    return JobView(**plain | values)

@@ -1,0 +1,154 @@
+"""The boundary: errors become words and exit codes, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli.main import PANELS, fault_lines, main
+from orchestrator.cli.reference import command_reference
+from orchestrator.errors import DatabaseUnavailable, Fault, PlanError
+
+BROKEN_PLAN = """\
+title: Broken
+nonsense: 1
+subtasks:
+  - {subtask_id: 1, title: A}
+  - {subtask_id: 1, title: B}
+"""
+
+
+def _run(*words: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", *words],
+        cwd=cwd,
+        env={**inherited, "ORCHESTRATOR_STATE_DIR": str(cwd / "state"), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def _raising(error: BaseException, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    def app(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("orchestrator.cli.main.app", app)
+    monkeypatch.setattr(sys, "argv", ["orchestrator", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_an_error_is_a_sentence_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = DatabaseUnavailable("It is away.", recovery="Start it.", context={"port": 5432})
+    assert _raising(error, monkeypatch, "list") == 3
+    assert capsys.readouterr() == ("", "error: It is away.\n  Start it.\n")
+
+
+def test_with_json_an_error_is_one_object_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = DatabaseUnavailable("It is away.", recovery="Start it.", context={"port": 5432})
+    assert _raising(error, monkeypatch, "list", "--json") == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert json.loads(err) == {
+        "format": 1,
+        "error": {"message": "It is away.", "recovery": "Start it.", "context": {"port": 5432}},
+    }
+
+
+def test_a_bug_is_one_line_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ORCHESTRATOR_DEBUG", raising=False)
+    assert _raising(ZeroDivisionError("by zero"), monkeypatch) == 1
+    err = capsys.readouterr().err
+    assert "fault of orchestrator itself: ZeroDivisionError: by zero" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("ORCHESTRATOR_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        _raising(ZeroDivisionError("by zero"), monkeypatch)
+
+
+def test_every_fault_of_a_plan_has_a_line_of_its_own() -> None:
+    faults = [Fault("is twice.", field="subtasks.1.id", line=5, hint="Renumber it."), Fault("It is empty.")]
+    assert fault_lines(PlanError(faults, source="plan.yaml")) == [
+        "plan.yaml:5: subtasks.1.id: is twice. (Renumber it.)",
+        "plan.yaml: It is empty.",
+    ]
+
+
+@pytest.mark.parametrize("command", ["run", "submit", "validate"])
+def test_a_broken_plan_starts_nothing(command: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(BROKEN_PLAN)
+    done = _run(command, "plan.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len([line for line in done.stderr.splitlines() if line.startswith("plan.yaml:")]) == 2
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "nothing.yaml"], "error: There is no plan at nothing.yaml."),
+        (["worker"], "ORCHESTRATOR_BROKER_URL and ORCHESTRATOR_DATABASE_URL is not set"),
+        (["worker", "--slots", "0"], "'--slots'"),
+        (["validate"], "--schema"),
+        (["conquer"], "No such command"),
+    ],
+)
+def test_bad_input_ends_with_2(words: list[str], said: str, tmp_path: Path) -> None:
+    done = _run(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_settings_are_named(tmp_path: Path) -> None:
+    done = _run("list", cwd=tmp_path, ORCHESTRATOR_SLOTS="many")
+    assert done.returncode == 2
+    assert "slots" in done.stderr
+
+
+def test_a_reader_that_left_is_no_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m orchestrator validate --schema | head -c 1; echo ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    # What makes a program slow to start: it would cost every call, also of shell completion.
+    script = (
+        "import sys; from orchestrator.cli import main; "
+        "print([name for name in ('sqlalchemy', 'celery', 'pydantic', 'psycopg', 'alembic', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_reference_names_every_command() -> None:
+    reference = command_reference()
+    named = [name for commands in PANELS.values() for name in commands]
+    assert len(named) == len(set(named))
+    for name in [*named, "db upgrade", "db current"]:
+        assert f"\n## orchestrator {name}\n" in reference
+    assert "| `-j, --workers N` |" in reference

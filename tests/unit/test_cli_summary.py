@@ -1,0 +1,71 @@
+"""The end of a job in words."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator.cli.summary import conflict_words, merge_command, next_lines, print_summary
+from orchestrator.state.views import GroupRunView
+from tests.support.job_views import a_group, a_job, a_subtask, ago, an_attempt
+
+BRANCH = "orchestrator/3f2a9c1b04d7"
+
+
+def test_a_conflict_names_files_and_both_subtasks() -> None:
+    conflict = {"subtask_id": 3, "other_subtask_ids": [2], "files": [{"path": "src/a.py", "kind": "content"}]}
+    assert conflict_words(conflict) == "conflict: #3 against #2 in src/a.py (content)"
+    assert "against what was on the branch" in conflict_words(conflict | {"other_subtask_ids": []})
+
+
+def test_the_merge_command_works_where_the_reader_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = tmp_path / "my repo"
+    for arguments in (["init", "-q", str(repo)], ["-C", str(repo), "commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run(
+            ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", *arguments], check=True, capture_output=True
+        )
+    subprocess.run(["git", "-C", str(repo), "branch", BRANCH], check=True)
+    job = a_job(repo=str(repo), branch=BRANCH)
+    for folder in (tmp_path, repo):
+        monkeypatch.chdir(folder)
+        subprocess.run(["bash", "-c", merge_command(job)], check=True, capture_output=True)
+    assert merge_command(job) == f"git merge {BRANCH}"
+
+
+def test_a_remote_repository_is_fetched_and_its_password_not_shown() -> None:
+    job = a_job(repo="https://user:secret@example.org/a.git", branch=BRANCH)
+    assert merge_command(job) == f"git fetch 'https://user:***@example.org/a.git' {BRANCH} && git merge FETCH_HEAD"
+
+
+def test_what_comes_next_depends_on_what_was_merged() -> None:
+    merged = {"repo": "https://example.org/a.git", "branch": BRANCH, "base_commit": "a" * 40, "head_commit": "b" * 40}
+    ended = {"finished_at": ago(0), "status": "failed"}
+    assert next_lines(a_job(**{**merged, "finished_at": ago(0), "status": "completed"})) == [
+        f"Branch {BRANCH} at bbbbbbbbbb; merge it with: git fetch https://example.org/a.git {BRANCH} && git merge FETCH_HEAD"
+    ]
+    assert next_lines(a_job(**merged, **ended))[0].startswith("What was merged so far is on the branch.")
+    nothing = {**merged, "head_commit": "a" * 40}
+    assert next_lines(a_job(**nothing, **ended))[0] == f"Nothing was merged: no change is on {BRANCH}."
+    assert next_lines(a_job(**ended))[-1] == "Try again what did not complete: orchestrator retry 3f2a9c1b04d7"
+
+
+def test_the_summary_tells_what_happened() -> None:
+    run = GroupRunView(1, False, "no", None, 4.0, 2.5, 2, "callback", ago(5), ago(1))
+    done = a_subtask(
+        1,
+        "completed",
+        attempt=an_attempt(status="completed", finished_at=ago(1), files_changed=("a.py", "b.py")),
+    )
+    broken = a_subtask(2, "failed", outcome="check_failed", error="pytest was red:\n1 failed", attempts=3)
+    job = a_job(a_group(1, "failed", done, broken, runs=(run,)), status="failed", finished_at=ago(0))
+    output = io.StringIO()
+    print_summary(Console(file=output, width=100), job)
+    text = output.getvalue()
+    assert "1      1  Part 1  shell  completed  1      3.0 s  2" in text
+    assert "#2 check_failed: pytest was red: 1 failed" in text
+    assert "group 1  failed · 2 subtasks · 4.0 s · speed-up 2.5 ×" in text
+    assert "job 3f2a9c1b04d7: failed · 1 of 2, 1 failed · 8.0 s" in text
