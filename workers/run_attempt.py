@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 PUSH_RETRY_SECONDS: Final = 2.0
 
 
-def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, worker: str) -> bool:
+def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, chord_id: str | None, worker: str) -> bool:
     """Run an agent at the subtask if it may run now. True when the subtask is final, whoever made it so.
 
     False means that this message has done its work and the subtask has not: it waits for a place or for its back-off,
@@ -44,7 +44,7 @@ def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, worker: str)
     try:
         if runner.keeper.interrupted:
             return _hand_back(runner, job_id, subtask_id)
-        claim = _claim(runner, job_id, subtask_id, worker)
+        claim = _claim(runner, job_id, subtask_id, chord_id, worker)
         if claim is None:
             return _is_final(runner, job_id, subtask_id)
     except DatabaseUnavailable as error:
@@ -63,12 +63,13 @@ def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, worker: str)
         return record(runner.fleet, claim, end, stop)
 
 
-def _claim(runner: AgentRunner, job_id: str, subtask_id: int, worker: str) -> Claim | None:
+def _claim(runner: AgentRunner, job_id: str, subtask_id: int, chord_id: str | None, worker: str) -> Claim | None:
     with translated(), runner.fleet.engine.begin() as connection:
         return subtasks.claim(
             connection,
             job_id,
             subtask_id,
+            chord_id=chord_id,
             worker=worker,
             lease_token=secrets.token_hex(16),
             lease_seconds=runner.settings.lease_seconds,

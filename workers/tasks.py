@@ -20,6 +20,7 @@ def register_agent_tasks(app: Celery, runner: Callable[[], AgentRunner]) -> None
     def run(task: Any, job_id: str, subtask_id: int) -> int:
         # The return counts in the chord, so it may happen only when the subtask is final. Anything else is `Ignore`:
         # a header that raised any other error would keep the chord's body from ever running.
-        if not run_agent(runner(), job_id, subtask_id, worker=task.request.hostname):
+        request = task.request
+        if not run_agent(runner(), job_id, subtask_id, chord_id=request.group, worker=request.hostname):
             raise Ignore
         return subtask_id

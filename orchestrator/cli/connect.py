@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.render import say
 from orchestrator.errors import ConfigurationError
@@ -66,10 +66,6 @@ def join(settings: Settings, need: Need, *, slots: int | None = None, show_progr
 
     with local_stack(settings, need=need, slots=slots, on_progress=say if show_progress else None) as stack:
         fleet = join_fleet(stack.settings)
-        # A command reads no results. Celery would subscribe to those of each chord that it freezes, and print a traceback
-        # of its own when it can't unsubscribe at the interpreter's end.
-        backend: Any = fleet.app.backend
-        backend.result_consumer.consume_from = lambda task_id: None
         try:
             with translated():
                 yield Joined(fleet, stack.check)

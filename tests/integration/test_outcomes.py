@@ -243,3 +243,21 @@ def test_a_message_that_comes_twice_or_late_runs_nothing_again(fleet: TestFleet,
     fleet.wait_for_end(after)
     assert diary.read_text() == "ran\n"
     assert len(fleet.rows("SELECT 1 FROM group_runs WHERE job_id = :id", id=job_id)) == 1
+
+
+def test_a_message_of_an_earlier_group_run_does_not_take_the_place_of_the_new_one(
+    fleet: TestFleet, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    job_id = fleet.submit({"title": "Stale", "max_retries": 0, "subtasks": [shell(1, f"test -e {gate}")]})
+    fleet.wait_for_end(job_id)
+    (old,) = fleet.rows("SELECT chord_id FROM group_runs WHERE job_id = :id", id=job_id)
+    gate.touch()
+    retry_job(fleet.client, job_id)
+    for _ in range(20):
+        fleet.client.app.send_task(
+            "orchestrator.run_agent", args=(job_id, 1), queue="agents", group_id=old["chord_id"], ignore_result=True
+        )
+    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    runs = fleet.rows("SELECT woken_by FROM group_runs WHERE job_id = :id ORDER BY number", id=job_id)
+    assert [run["woken_by"] for run in runs] == ["callback", "callback"]

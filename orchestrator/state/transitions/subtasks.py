@@ -91,6 +91,9 @@ _CLAIM = text(
           AND (s.not_before IS NULL OR s.not_before <= clock_timestamp())
           AND j.id = s.job_id AND j.status = 'running' AND j.cancel_requested_at IS NULL
           AND g.job_id = s.job_id AND g.number = s.group_number AND g.status = 'running'
+          AND (CAST(:chord_id AS text) IS NULL OR :chord_id = (
+                SELECT chord_id FROM group_runs r WHERE r.job_id = g.job_id AND r.group_number = g.number
+                ORDER BY r.id DESC LIMIT 1))
         RETURNING s.job_id, s.subtask_id, s.title, s.agent, s.group_number, s.attempts AS number, s.spec, s.feedback,
                   s.failures, s.redeliveries, s.provider_faults, j.title AS job_title, j.goal, j.repo, g.base_commit,
                   extract(epoch FROM j.deadline_at - clock_timestamp()) AS seconds_to_deadline,
@@ -119,18 +122,27 @@ _CLAIM = text(
 
 
 def claim(
-    connection: Connection, job_id: str, subtask_id: int, *, worker: str, lease_token: str, lease_seconds: float
+    connection: Connection,
+    job_id: str,
+    subtask_id: int,
+    *,
+    chord_id: str | None,
+    worker: str,
+    lease_token: str,
+    lease_seconds: float,
 ) -> Claim | None:
     """pending → in_progress, with a new running attempt under a lease: one statement, one round trip.
 
-    None: not released, in its back-off, at work elsewhere, final, or the job is ending. Copies of a message, late
-    messages and messages out of order all end here.
+    `chord_id` is that of the message, None where it belongs to none. None comes back when the subtask is not released,
+    in its back-off, at work elsewhere or final, when the job is ending, and for a message of an earlier group run: it
+    would count in a chord that nobody waits for. Copies, late messages and messages out of order all end here.
     """
     row = connection.execute(
         _CLAIM,
         {
             "job_id": job_id,
             "subtask_id": subtask_id,
+            "chord_id": chord_id,
             "worker": worker,
             "token": lease_token,
             "lease_seconds": lease_seconds,
