@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     slots: int = Field(8, ge=1, le=1000, description="agents at once in one worker process")
     log_format: str = Field("text", pattern="^(text|json)$", description="logs of worker and dispatcher")
 
-    lease_seconds: float = Field(30.0, ge=2, description="how long a worker may be silent before its attempts are lost")
+    lease_seconds: float = Field(30.0, ge=2, description="how long a worker or a merging dispatcher may be silent before its work is lost")
     renew_seconds: float = Field(
         2.0, gt=0, description="how often a worker renews its leases and hears of cancellations"
     )
@@ -75,9 +75,6 @@ class Settings(BaseSettings):
     reconcile_seconds: float = Field(2.0, gt=0, description="how often each dispatcher looks for what stands still")
     republish_seconds: float = Field(
         30.0, gt=0, description="first wait for a claim before a message is sent again; doubles"
-    )
-    merge_lease_seconds: float = Field(
-        600.0, ge=2, description="how long one merge with its group check may take; renewed while it runs"
     )
     body_grace_seconds: float = Field(
         5.0, ge=0, description="how long the net leaves a finished group to its chord's callback"

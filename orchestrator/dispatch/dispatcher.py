@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 
 from orchestrator.dispatch.chord import HeaderTask, freeze_chord
 from orchestrator.dispatch.fleet import Fleet
+from orchestrator.state.engine import translated
 from orchestrator.state.outbox import Message, owe_header
 from orchestrator.state.transitions import groups, jobs, subtasks
 
@@ -24,7 +25,7 @@ WORDS_OF_THE_END: Final = {"cancelled": "the job was cancelled", "deadline": "th
 
 def start_job(fleet: Fleet, job_id: str) -> None:
     """pending → running, and the first group with it."""
-    with fleet.engine.begin() as connection:
+    with translated(), fleet.engine.begin() as connection:
         if jobs.lock_job(connection, job_id) is None:
             return
         started = jobs.start_job(connection, job_id)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from orchestrator.check import CheckResult
@@ -45,8 +46,8 @@ class MergeDone:
 def merge_group(fleet: Fleet, job_id: str, group_number: int, *, woken_by: str) -> None:
     """Merge a group whose subtasks are all final, record its run, and dispatch the next group or finish the job.
 
-    Woken by the chord's callback or by the reconciler; the merge lease lets one through. A remote that is away gives
-    the lease back, and the reconciler calls again. Never raises for what git or the check say.
+    Woken by the chord's callback or by the reconciler; the merge lease lets one through. A remote or a broker that is
+    away gives the lease back, and the reconciler calls again. Never raises for what git or the check say.
     """
     with translated(), fleet.engine.begin() as connection:
         claim = groups.claim_merge(
@@ -54,7 +55,7 @@ def merge_group(fleet: Fleet, job_id: str, group_number: int, *, woken_by: str) 
             job_id,
             group_number,
             token=secrets.token_hex(16),
-            lease_seconds=fleet.settings.merge_lease_seconds,
+            lease_seconds=fleet.settings.lease_seconds,
             woken_by=woken_by,
         )
         if claim is None:
@@ -67,7 +68,7 @@ def merge_group(fleet: Fleet, job_id: str, group_number: int, *, woken_by: str) 
                 messages = _record(fleet, connection, claim, work, done)
     except LeaseLost:
         log.warning("The merge of group %d was taken over.", group_number, extra={"event": "merge.lease_lost"})
-    except OrchestratorException as error:
+    except (OrchestratorException, RedisError) as error:
         _put_off(fleet, claim, error)
     else:
         fleet.publish(messages)
@@ -84,7 +85,7 @@ def _lease_kept(fleet: Fleet, claim: MergeClaim) -> Iterator[StopSignal]:
         while not done.wait(settings.renew_seconds):
             try:
                 with translated(), fleet.engine.begin() as connection:
-                    held, ending = groups.renew_merge(connection, claim.token, settings.merge_lease_seconds)
+                    held, ending = groups.renew_merge(connection, claim.token, settings.lease_seconds)
             except DatabaseUnavailable:
                 continue  # the token fences whatever is recorded later
             if not held or ending:
@@ -221,7 +222,7 @@ def _check_metadata(check: CheckResult | None) -> dict[str, Any]:
     return {"check": {"passed": check.passed, "exit_code": check.exit_code, "output": check.output.text}}
 
 
-def _put_off(fleet: Fleet, claim: MergeClaim, error: OrchestratorException) -> None:
+def _put_off(fleet: Fleet, claim: MergeClaim, error: OrchestratorException | RedisError) -> None:
     """What went wrong is the user's to mend (`BadInput`): the group fails. Else the lease is given back and the
     reconciler calls again, for as long as an outage may last."""
     log.warning("Group %d could not be merged: %s", claim.group_number, error, extra={"event": "merge.failed"})

@@ -18,7 +18,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sqlalchemy import text
@@ -148,7 +148,13 @@ class Reconciler:
             return
         self._merging.add(key)
         future = self._merges.submit(merge_group, self._fleet, finding.job_id, finding.number, woken_by="reconciler")
-        future.add_done_callback(lambda _: self._merging.discard(key))
+        future.add_done_callback(lambda done: self._note_merge(key, done))
+
+    def _note_merge(self, key: tuple[str, int], done: Future[None]) -> None:
+        self._merging.discard(key)
+        error = None if done.cancelled() else done.exception()
+        if error is not None:
+            log.warning("A merge waits: %s", error, extra={"event": "reconciler.merge_failed", "job_id": key[0]})
 
     def _expire_leases(self, _finding: Finding) -> None:
         if time.monotonic() < self._expire_from:

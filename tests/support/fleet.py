@@ -128,7 +128,6 @@ def open_fleet(database: str, broker: str, folder: Path, **settings: Any) -> Tes
         "kill_grace_seconds": 1.0,
         "retry_initial_seconds": 0.2,
         "republish_seconds": 5.0,
-        "merge_lease_seconds": 5.0,
     }
     return TestFleet(
         load_settings(database_url=database, broker_url=broker, state_dir=folder / "state", **{**quick, **settings}),
