@@ -55,6 +55,8 @@ def _configuration(*, keepalive: bool) -> dict[str, Any]:
         # Early acknowledgement: a message is a wake-up, the lease in SQL says who works.
         "task_acks_late": False,
         "worker_disable_prefetch": True,
+        # Leases, logs and stop signals live in threads of one process; a slot costs almost nothing.
+        "worker_pool": "threads",
         "worker_prefetch_multiplier": 1,
         "worker_send_task_events": True,
         "task_send_sent_event": True,

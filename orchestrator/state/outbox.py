@@ -18,6 +18,9 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine, text
 
+from orchestrator.errors import DatabaseUnavailable
+from orchestrator.state.engine import translated
+
 log = logging.getLogger(__name__)
 
 
@@ -96,8 +99,8 @@ def due(connection: Connection, limit: int = 500) -> list[Message]:
 def publish(engine: Engine, app: Celery, messages: Sequence[Message], *, republish_seconds: float) -> int:
     """Send messages whose rows are committed, then mark them. Returns how many were sent.
 
-    Never raises for a broker that is away: the rows stay due and the reconciler sends them. A crash before the mark
-    sends them twice. A worker that claimed a subtask before the mark has set `due_at` to NULL; the mark leaves it so.
+    Never raises for a broker or a database that is away: the rows stay due and the reconciler sends them. A crash before
+    the mark sends them twice. A worker that claimed a subtask before the mark has set `due_at` to NULL; the mark leaves it so.
     """
     sent: list[int] = []
     try:
@@ -111,8 +114,16 @@ def publish(engine: Engine, app: Celery, messages: Sequence[Message], *, republi
             len(messages) - len(sent),
             extra={"event": "outbox.broker_away", "error": str(error)},
         )
+    try:
+        _mark(engine, sent, republish_seconds)
+    except DatabaseUnavailable as error:
+        log.warning("Messages were sent and not marked: %s", error, extra={"event": "outbox.not_marked"})
+    return len(sent)
+
+
+def _mark(engine: Engine, sent: Sequence[int], republish_seconds: float) -> None:
     if sent:
-        with engine.begin() as connection:
+        with translated(), engine.begin() as connection:
             # Losing this mark in a crash only sends a copy, so it need not wait for the disk.
             connection.execute(text("SET LOCAL synchronous_commit = off"))
             connection.execute(
@@ -124,6 +135,5 @@ def publish(engine: Engine, app: Celery, messages: Sequence[Message], *, republi
                     WHERE id = ANY(:ids) AND due_at IS NOT NULL
                     """
                 ),
-                {"ids": sent, "wait": republish_seconds},
+                {"ids": list(sent), "wait": republish_seconds},
             )
-    return len(sent)
