@@ -13,8 +13,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALLED := .venv/installed
 INSTALLED_DEV := .venv/installed-dev
 DEMO := .demo/bookstore
+SEEDS ?= 20
 
-.PHONY: help install demo test prerequisites lint format types docs docs-check clean
+.PHONY: help install demo test chaos prerequisites lint format types docs docs-check clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +37,9 @@ test: $(INSTALLED_DEV) prerequisites lint types docs-check ## everything that CI
 	@$(BIN)/pytest tests/unit -n 2 | tee .pytest_cache/unit.txt
 	@$(BIN)/pytest tests/integration tests/acceptance | tee .pytest_cache/stack.txt
 	@tail -qn 1 .pytest_cache/unit.txt .pytest_cache/stack.txt
+
+chaos: $(INSTALLED_DEV) ## seeded faults over a real fleet: make chaos SEEDS=20
+	@$(BIN)/python -m tests.chaos --seeds $(SEEDS)
 
 prerequisites:
 	@tests/prerequisites.sh

@@ -109,11 +109,14 @@ class TestFleet:
                 process.wait()
                 raise AssertionError(f"{name} did not end within 20 s of signal {signal_number}") from None
 
-    def close(self) -> None:
+    def close_processes(self) -> None:
         for process in self.processes.values():
             process.terminate()
         for name in list(self.processes):
             self.stop(name)
+
+    def close(self) -> None:
+        self.close_processes()
         self.client.engine.dispose()
         self.client.app.close()
 
