@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.fleet import TestFleet
 from tests.support.repositories import git, new_repository, shell
+from tests.support.services import PostgresService, RedisService
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.stack
@@ -83,7 +84,7 @@ def test_a_dispatcher_killed_in_a_merge_is_replaced(fleet: TestFleet, repository
     ]
 
 
-def test_whatever_redis_forgets_the_job_finishes(fleet: TestFleet, redis_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_whatever_redis_forgets_the_job_finishes(fleet: TestFleet, redis_server: RedisService, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     fleet.start_dispatcher()
     fleet.start_worker()
@@ -98,9 +99,7 @@ def test_whatever_redis_forgets_the_job_finishes(fleet: TestFleet, redis_server,
 
 
 def test_finished_work_waits_for_the_database_and_is_recorded_once(
-    fleet: TestFleet,
-    postgres,
-    tmp_path: Path,  # type: ignore[no-untyped-def]
+    fleet: TestFleet, postgres: PostgresService, tmp_path: Path
 ) -> None:
     gate, diary = tmp_path / "gate", tmp_path / "diary"
     fleet.start_dispatcher()
