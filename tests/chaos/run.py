@@ -32,8 +32,9 @@ def run_seed(seed: int) -> Report:
     with new_world(seed) as world:
         first = FAULTS[(seed - 1) % len(FAULTS)]  # so that every fault fires in any row of that many seeds
         drawn = [first, *world.rng.choices(FAULTS, k=FAULTS_A_RUN - 1)]
-        pauses = [world.rng.uniform(0.3, 2.5) for _ in drawn]
+        pauses = [world.rng.uniform(0.0, 2.0) for _ in drawn]
         job_id = world.fleet.submit(world.plan())
+        wait_until(world.diary.read_text, "an agent runs", timeout_seconds=60)
         for fault, pause in zip(drawn, pauses, strict=True):
             time.sleep(pause)  # the fleet works meanwhile; when a fault hits is part of the seed
             if fault(world, job_id):

@@ -62,7 +62,7 @@ class World:
 
     def _command(self) -> str:
         who = "$ORCHESTRATOR_SUBTASK $ORCHESTRATOR_ATTEMPT_NUMBER"
-        seconds = round(self.rng.uniform(0.1, 1.5), 2)
+        seconds = round(self.rng.uniform(0.3, 3.0), 2)
         return (
             f'echo "+ {who} $(date +%s%N)" >> {self.diary}; sleep {seconds}; '
             f'echo $ORCHESTRATOR_SUBTASK > $ORCHESTRATOR_SUBTASK.txt; echo "- {who} $(date +%s%N)" >> {self.diary}'
