@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,8 +37,11 @@ def run_check(
     stop: StopSignal,
     cookie: str,
     on_line: Callable[[str, str], None] | None = None,
+    group: str | None = None,
+    oversee: Callable[[int], AbstractContextManager[None]] | None = None,
 ) -> CheckResult:
-    """Run `command` with strict bash in `cwd`, to the end of its whole process tree.
+    """Run `command` with strict bash in `cwd`, to the end of its whole process tree. `group` and `oversee` are as in
+    `supervisor.supervise`.
 
     Raises `ConfigurationError` when this machine has no bash.
     """
@@ -52,6 +56,8 @@ def run_check(
             on_line=on_line or _ignore,
             stop=stop,
             cookie=cookie,
+            group=group,
+            oversee=oversee,
         )
     except FileNotFoundError as error:
         if error.filename != STRICT_BASH[0]:

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from orchestrator.process_tree import COOKIE_VARIABLE
+from orchestrator.process_list import COOKIE_VARIABLE
 
 FLEET_PREFIX: Final = "ORCHESTRATOR_"
 

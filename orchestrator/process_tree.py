@@ -1,13 +1,20 @@
 """Ending every process that an agent started, also those that left its process group.
 
-A tree is: the agent's own process, everything in its session, everything that carries its cookie, and every
-descendant of those. The cookie is the variable `ORCHESTRATOR_ATTEMPT` in the environment that a process was started
-with; it is inherited across `setsid`, double forks and re-parenting, and the kernel keeps it readable in
-`/proc/<pid>/environ`.
+A tree is: the agent's own process, everything in its session, everything that carries its cookie, everything in its
+control group where it has one, and every descendant of those. The cookie is the variable `ORCHESTRATOR_ATTEMPT` in the
+environment that a process was started with; it is inherited across `setsid`, double forks and re-parenting, and the
+kernel keeps it readable in `/proc/<pid>/environ`.
 
-Out of reach: a process that was started with an emptied environment, in a session of its own, by a parent that has
-ended since; one that runs under another account, unless we are root; and a chain of processes that each fork and end
-faster than /proc can be read.
+    ORCHESTRATOR_ATTEMPT = <owner>.<attempt>
+    owner                = <process namespace>-<pid>-<start ticks>     the worker that started it
+
+Whoever reads a cookie can so tell whether its worker still lives, also after the number was given to another process.
+
+Out of reach without a control group: a process that was started with an emptied environment, in a session of its own,
+by a parent that has ended since; one that runs under another account, unless we are root; and a chain of processes
+that each fork and end faster than /proc can be read.
+
+Imports nothing but the standard library: the guard of a worker runs on a bare interpreter.
 """
 
 from __future__ import annotations
@@ -15,47 +22,75 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-logger = logging.getLogger(__name__)
+from orchestrator import control_group
+from orchestrator.process_list import COOKIE_VARIABLE, Process, read_process, read_processes
 
-COOKIE_VARIABLE: Final = "ORCHESTRATOR_ATTEMPT"
+logger = logging.getLogger(__name__)
 
 KILL_SECONDS: Final = 5.0
 """How long killed processes may take to go. One that sits in an uninterruptible system call can take for ever."""
+
+HELPERS: Final = "worker"
+"""In the attempt's place: the worker's own programs, such as git."""
 
 _FIRST_PAUSE_SECONDS: Final = 0.005
 _LONGEST_PAUSE_SECONDS: Final = 0.1
 
 
-@dataclass(frozen=True)
-class _Process:
-    """One row of /proc. `start_ticks` tells two processes apart that had the same number one after the other."""
+def owner_of_this_process() -> str:
+    """What the cookies of this process's programs begin with: no other process ever has the same."""
+    pid = os.getpid()
+    process = read_process(pid)
+    return f"{_process_namespace()}-{pid}-{process.start_ticks if process else 0}"
 
-    pid: int
-    parent: int
-    session: int
-    start_ticks: int
-    cookie: str | None
+
+def mark_helpers() -> None:
+    """Let whatever this process starts for itself from now on, git above all, carry its cookie: it must not outlive
+    this process either."""
+    os.environ[COOKIE_VARIABLE] = f"{owner_of_this_process()}.{HELPERS}"
+
+
+def owner_of(cookie: str) -> str:
+    return cookie.partition(".")[0]
+
+
+def is_orphaned(cookie: str) -> bool:
+    """Whether the worker of this cookie is dead. False for what is no worker's cookie, and for one of another
+    container: its numbers mean nothing here."""
+    try:
+        namespace, pid, start_ticks = (int(part) for part in owner_of(cookie).split("-"))
+    except ValueError:
+        return False
+    if namespace != _process_namespace():
+        return False
+    process = read_process(pid)
+    return process is None or process.start_ticks != start_ticks
 
 
 def end_tree(
-    pid: int | None, *, cookie: str, grace_seconds: float, wait: Callable[[float], None] = time.sleep
+    pid: int | None,
+    *,
+    cookie: str,
+    grace_seconds: float,
+    group: str | None = None,
+    wait: Callable[[float], None] = time.sleep,
 ) -> list[int]:
     """End the tree of `pid` and `cookie`: TERM to all of it, up to `grace_seconds` for it to go, then KILL until none is left.
 
     `pid` leads a session of its own and has not been reaped by its parent: an unreaped number belongs to nobody else.
-    Whoever can't promise that passes None, and the cookie decides alone. `wait(seconds)` is what to do while the
-    processes go; whoever holds their pipes reads them there, for a process may have to write before it can end.
+    Whoever can't promise that passes None, and the cookie decides alone. `group` is the tree's control group.
+    `wait(seconds)` is what to do while the processes go; whoever holds their pipes reads them there, for a process may
+    have to write before it can end.
 
     Returns the pids that could not be ended, nearly always none; at once when nothing was left. Raises OSError when
     /proc can't be read, for instance for want of file descriptors.
     """
-    tree = _Tree(pid, lambda carried: carried == cookie)
+    tree = _Tree(lambda carried: carried == cookie, () if pid is None else (pid,), () if group is None else (group,))
     if not tree.signal(signal.SIGTERM):
         return []
     if _wait_until_gone(tree, grace_seconds, wait):
@@ -65,44 +100,92 @@ def end_tree(
 
 def find_by_cookie(cookie: str) -> list[int]:
     """The living processes that were started with this cookie, ourselves and our ancestors left out."""
-    return sorted(process.pid for process in _process_list.read() if process.cookie == cookie)
+    return sorted(process.pid for process in read_processes() if process.cookie == cookie)
 
 
-def sweep(cookie_prefix: str) -> list[int]:
-    """KILL every tree whose cookie begins with `cookie_prefix`: what a worker that died has left on this machine.
+def kill_trees(
+    is_ours: Callable[[str], bool], *, sessions: Collection[int] = (), groups: Collection[str] = ()
+) -> list[int]:
+    """KILL every tree whose cookie `is_ours`, those of `sessions` and those in `groups`, until none is left.
 
-    No grace: these processes have had no owner for some time. Returns the pids that could not be ended.
+    No grace: these processes have lost their owner. `sessions` are numbers that nobody else can have by now: of agents
+    that have not been reaped. Returns the pids that could not be ended.
     """
-    if not cookie_prefix:
-        raise ValueError("An empty prefix would end every agent of this machine.")
-    return _kill_until_gone(_Tree(None, lambda carried: carried.startswith(cookie_prefix)), time.sleep)
+    return _kill_until_gone(_Tree(is_ours, tuple(sessions), tuple(groups)), time.sleep)
+
+
+def kill_orphans() -> list[int]:
+    """KILL what dead workers of this machine have left, whichever fleet they were of. Returns the pids that could not
+    be ended."""
+    verdicts: dict[str, bool] = {}
+
+    def is_ours(cookie: str) -> bool:
+        owner = owner_of(cookie)
+        if owner not in verdicts:
+            verdicts[owner] = is_orphaned(cookie)
+        return verdicts[owner]
+
+    return kill_trees(is_ours)
+
+
+def sort_into_trees(
+    processes: Iterable[Process], cookies: Collection[str], sessions: Mapping[int, str]
+) -> dict[str, list[Process]]:
+    """The processes of each of these cookies' trees. `sessions` names the cookie of each session that is known.
+
+    One pass for all trees, for whoever looks at many of them again and again.
+    """
+    children: dict[int, list[Process]] = {}
+    trees: dict[str, list[Process]] = {cookie: [] for cookie in cookies}
+    found: list[tuple[Process, str]] = []
+    for process in processes:
+        children.setdefault(process.parent, []).append(process)
+        cookie = process.cookie if process.cookie in trees else sessions.get(process.session)
+        if cookie in trees:
+            found.append((process, cookie))
+    met = {process.pid for process, _ in found}
+    while found:
+        process, cookie = found.pop()
+        trees[cookie].append(process)
+        for child in children.get(process.pid, ()):
+            if child.pid not in met:
+                met.add(child.pid)
+                found.append((child, cookie))
+    return trees
 
 
 @dataclass(frozen=True)
 class _Tree:
-    root: int | None
     is_ours: Callable[[str], bool]
     """Of a cookie."""
+    sessions: tuple[int, ...]
+    groups: tuple[str, ...]
 
-    def members(self) -> list[_Process]:
+    def members(self) -> list[Process]:
         """All of it; looked for twice before we say that there is none, as processes fork and end while we look."""
         return self._read() or self._read()
 
     def signal(self, number: signal.Signals) -> bool:
         """Send the signal to all of it; whether there was anybody, also if all have moved on to children by now."""
         members = self.members()
+        if number == signal.SIGKILL:
+            for group in self.groups:
+                control_group.kill(group)
         for process in members:
             _signal(process, number)
         return bool(members)
 
-    def _read(self) -> list[_Process]:
-        processes = _process_list.read()
+    def _read(self) -> list[Process]:
+        processes = read_processes()
         members = {
             process.pid
             for process in processes
             if (process.cookie is not None and self.is_ours(process.cookie))
-            or (self.root is not None and self.root in (process.pid, process.session))
+            or process.pid in self.sessions
+            or process.session in self.sessions
         }
+        for group in self.groups:
+            members.update(control_group.members(group))
         while found := {p.pid for p in processes if p.parent in members and p.pid not in members}:
             members |= found
         return [process for process in processes if process.pid in members]
@@ -138,84 +221,18 @@ def _kill_until_gone(tree: _Tree, wait: Callable[[float], None]) -> list[int]:
     return []
 
 
-class _ProcessList:
-    """/proc, read once for all threads that ask at the same time: two hundred agents may be ended in one moment.
-
-    A thread gets a reading that began after it had asked. Whoever waits behind a reading that is too old for it makes
-    the next one, for everybody who has asked by then.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._began = 0.0
-        self._processes: list[_Process] = []
-
-    def read(self) -> list[_Process]:
-        asked = time.monotonic()
-        with self._lock:
-            if self._began <= asked:
-                began = time.monotonic()
-                self._processes = _scan()
-                self._began = began
-            return self._processes
+def _process_namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - see process_list.read_file
 
 
-_process_list: Final = _ProcessList()
-
-
-def _scan() -> list[_Process]:
-    """Every living process but ourselves and our ancestors: an orchestrator inside an agent must not end itself.
-
-    The newest come first: those that fork and end all the time are met before they have moved on.
-    """
-    spared = _ancestry()
-    pids = sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), reverse=True)  # noqa: PTH208 - see _read
-    return [process for pid in pids if pid not in spared and (process := _read_process(pid))]
-
-
-def _ancestry() -> set[int]:
-    pid, line = os.getpid(), set()
-    while pid and pid not in line:
-        line.add(pid)
-        process = _read_process(pid)
-        pid = process.parent if process else 0
-    return line
-
-
-def _read_process(pid: int) -> _Process | None:
-    """The process, or None if it has ended, also while we read. A zombie has ended: it waits for its parent only."""
-    try:
-        # The command stands in parentheses and may hold any character, parentheses too.
-        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-        state, parent, session, start_ticks = fields[0], int(fields[1]), int(fields[3]), int(fields[19])
-    except (FileNotFoundError, ProcessLookupError, IndexError):
-        return None
-    return None if state in b"ZX" else _Process(pid, parent, session, start_ticks, _read_cookie(pid))
-
-
-def _read_cookie(pid: int) -> str | None:
-    try:
-        environment = b"\0" + _read(f"/proc/{pid}/environ")
-    except (FileNotFoundError, ProcessLookupError, PermissionError):  # has just ended, or is another account's
-        return None
-    _, found, rest = environment.partition(b"\0" + COOKIE_VARIABLE.encode() + b"=")
-    return rest.partition(b"\0")[0].decode(errors="replace") if found else None
-
-
-def _read(path: str) -> bytes:
-    """The whole file. Without pathlib, which would treble the cost of a scan."""
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-        return file.readall()
-
-
-def _signal(process: _Process, number: signal.Signals) -> None:
+def _signal(process: Process, number: signal.Signals) -> None:
     """To the process if it is still there. The descriptor pins it, so nobody who inherits the number is ever hit."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return
     try:
-        now = _read_process(process.pid)
+        now = read_process(process.pid)
         if now is not None and now.start_ticks == process.start_ticks:
             signal.pidfd_send_signal(descriptor, number)
     except ProcessLookupError:

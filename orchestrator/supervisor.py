@@ -7,13 +7,15 @@ belong to nobody else.
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
+import shutil
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +23,9 @@ from math import inf
 from pathlib import Path
 from typing import IO, Final
 
-from orchestrator.process_tree import COOKIE_VARIABLE, end_tree
+from orchestrator import control_group
+from orchestrator.process_list import COOKIE_VARIABLE
+from orchestrator.process_tree import end_tree
 from orchestrator.program_output import BoundedOutput, LineSplitter, OutputKeeper
 
 TIMEOUT: Final = "timeout"
@@ -104,6 +108,8 @@ def supervise(
     stop: StopSignal,
     cookie: str,
     stdin_file: Path | None = None,
+    group: str | None = None,
+    oversee: Callable[[int], AbstractContextManager[None]] | None = None,
 ) -> Ending:
     """Run `argv` in a session of its own and end its whole tree, however it ends: nothing it started outlives this call.
 
@@ -111,7 +117,8 @@ def supervise(
     characters, a very long line in pieces (`program_output.LONGEST_LINE`). If it raises, the program is ended and the
     error raised here. Both clocks are monotonic; output on either stream resets the idle clock; None means no limit.
     The end is TERM to the tree, `kill_grace_seconds`, KILL. `env` is the whole environment but for the cookie, which
-    is added. stdin is `stdin_file`, else /dev/null.
+    is added. stdin is `stdin_file`, else /dev/null. `group` is the control group to run in. `oversee(pid)` is entered
+    when the program runs and left when its tree has ended, before the number can be anybody else's.
 
     Raises FileNotFoundError or PermissionError when the program can't be started (`filename` names it, or `cwd`), and
     OSError when the kernel refuses, for instance an argument over 128 KiB.
@@ -120,12 +127,19 @@ def supervise(
     if stop.reason:
         return Ending(None, None, stop.reason, started_at, 0.0, BoundedOutput("", 0))
     with _Reader(stop, on_line) as reader:
-        process = _start(argv, cwd=cwd, env={**env, COOKIE_VARIABLE: cookie}, stdin_file=stdin_file)
+        process = _start(argv, cwd=cwd, env={**env, COOKIE_VARIABLE: cookie}, stdin_file=stdin_file, group=group)
         try:
-            reader.watch(process)
-            reader.run(start, timeout_seconds, idle_timeout_seconds)
+            with ExitStack() as overseen:
+                try:
+                    if oversee is not None:
+                        overseen.enter_context(oversee(process.pid))
+                    reader.watch(process)
+                    reader.run(start, timeout_seconds, idle_timeout_seconds)
+                finally:
+                    end_tree(
+                        process.pid, cookie=cookie, grace_seconds=kill_grace_seconds, group=group, wait=reader.read_for
+                    )
         finally:
-            end_tree(process.pid, cookie=cookie, grace_seconds=kill_grace_seconds, wait=reader.read_for)
             process.poll()
         reader.drain()
     if reader.failure:
@@ -142,11 +156,15 @@ def supervise(
 
 
 def _start(
-    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdin_file: Path | None
+    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdin_file: Path | None, group: str | None
 ) -> subprocess.Popen[bytes]:
+    command = list(argv)
+    if group is not None:
+        _require_program(command[0], cwd, env)
+        command = control_group.entering(group, command)
     with (stdin_file or Path(os.devnull)).open("rb") as stdin:
         return subprocess.Popen(
-            list(argv),
+            command,
             cwd=cwd,
             env=dict(env),
             stdin=stdin,
@@ -155,6 +173,14 @@ def _start(
             bufsize=0,
             start_new_session=True,
         )
+
+
+def _require_program(name: str, cwd: Path, env: Mapping[str, str]) -> None:
+    """Raise what `Popen` raises when it can't start `name`: a shell that stands between only writes a line."""
+    where = name if "/" not in name else str(cwd / name)
+    if shutil.which(where, path=env.get("PATH", os.defpath)) is None:
+        number = errno.EACCES if os.access(where, os.F_OK) else errno.ENOENT
+        raise OSError(number, os.strerror(number), name)
 
 
 class _Reader:

@@ -7,11 +7,12 @@ from orchestrator.state.engine import translated
 from orchestrator.state.log_chunks import write_log_chunks
 from workers.lease_keeper import LeaseKeeper
 from workers.log_stream import LogBatch, LogStream
+from workers.oversight import Oversight
 from workers.workspace import Workspaces
 
 
 class AgentRunner:
-    """The lease keeper and the log stream have one thread each, whatever the number of agents."""
+    """Leases, log stream, limits and guard have one thread each, whatever the number of agents."""
 
     def __init__(self, fleet: Fleet) -> None:
         settings = fleet.settings
@@ -23,15 +24,18 @@ class AgentRunner:
             renew_seconds=settings.renew_seconds,
             unreachable_grace_seconds=settings.unreachable_grace_seconds,
         )
+        self.oversight = Oversight(settings, self.keeper)
         self.workspaces = Workspaces(settings.workspaces_dir, fleet.repositories)
         self.logs = LogStream(self._write_logs, max_bytes_per_attempt=settings.max_log_bytes)
 
     def begin(self) -> None:
-        """Before the first message: remove what a dead worker has left on this machine."""
+        """Before the first message: remove what a dead worker has left on this machine. Its processes have ended."""
+        self.oversight.begin()
         self.workspaces.sweep()
 
     def end(self) -> None:
         """After the last attempt was recorded."""
+        self.oversight.end()
         self.keeper.close()
         self.logs.stop()
 

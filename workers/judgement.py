@@ -16,6 +16,8 @@ INTERRUPTED: Final = "interrupted"
 LEASE_LOST: Final = "lease_lost"
 UNREACHABLE: Final = "unreachable"
 DEADLINE: Final = "deadline"
+OVER_LIMIT: Final = "resource_limit: "
+"""Followed by what was used and what the limit is, in words."""
 
 _OUTCOME_AND_WORDS: Final = {
     INTERRUPTED: (Outcome.INTERRUPTED, "the worker was asked to stop"),
@@ -60,8 +62,18 @@ def judge(ending: Ending, said: AgentEnd, *, idle_timeout_seconds: float | None,
             return stopped(end, reason)
 
 
+def ended_from_outside(ending: Ending, reason: str | None) -> Ending:
+    """`ending`, with the reason of the stop signal where that was set by whoever had ended the program: the guard, or
+    the kernel at a limit. A program that they end looks as if it had ended by itself."""
+    if ending.stopped is None and reason is not None and (reason == LEASE_LOST or reason.startswith(OVER_LIMIT)):
+        return replace(ending, stopped=reason)
+    return ending
+
+
 def stopped(end: AttemptEnd, reason: str) -> AttemptEnd:
     """The end of an attempt that was told to stop, whatever its program said."""
+    if reason.startswith(OVER_LIMIT):
+        return replace(end, outcome=Outcome.RESOURCE_LIMIT, error=reason.removeprefix(OVER_LIMIT))
     outcome, words = _OUTCOME_AND_WORDS.get(reason, (Outcome.CANCELLED, "the job ended"))
     return replace(end, outcome=outcome, error=words)
 

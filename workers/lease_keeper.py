@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from sqlalchemy import Engine
 
@@ -21,6 +22,11 @@ from orchestrator.supervisor import StopSignal
 from workers.judgement import INTERRUPTED, LEASE_LOST, UNREACHABLE
 
 log = logging.getLogger(__name__)
+
+STUCK_SECONDS: Final = 120.0
+"""A renewal that takes so long has passed every time-out of the database's client: it will not come back."""
+LONGEST_MARGIN_SECONDS: Final = 1.0
+"""What the guard gets to end the agents of a worker that stands still, before their leases expire."""
 
 
 class LeaseKeeper:
@@ -37,6 +43,7 @@ class LeaseKeeper:
         self._lock = threading.Lock()
         self._interrupted = threading.Event()
         self._closed = threading.Event()
+        self._reached_at = self._turned_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
         self._thread.start()
 
@@ -66,6 +73,20 @@ class LeaseKeeper:
         """Whether this worker is leaving: it begins nothing any more."""
         return self._interrupted.is_set()
 
+    def silence_allowed_until(self) -> float | None:
+        """The monotonic instant at which the guard is to end this worker's agents, unless it hears more until then.
+
+        Just before their leases expire; while the database does not answer, and nobody's leases expire, one lease after
+        the worker was last heard, at most until the grace is over. None when this thread hangs: then the last instant
+        stands.
+        """
+        now = time.monotonic()
+        if now - self._turned_at > STUCK_SECONDS:
+            return None
+        if now - self._reached_at <= self._lease_seconds / 2:
+            return self._reached_at + self._lease_seconds - min(LONGEST_MARGIN_SECONDS, self._lease_seconds / 20)
+        return min(now, self._reached_at + self._grace_seconds) + self._lease_seconds
+
     def close(self) -> None:
         """Stop renewing; for the end of a process whose attempts are all recorded."""
         self._closed.set()
@@ -76,17 +97,18 @@ class LeaseKeeper:
             return dict(self._held)
 
     def _run(self) -> None:
-        reached_at = time.monotonic()
         while not self._closed.wait(self._renew_seconds):
             held = self._snapshot()
+            self._turned_at = time.monotonic()
             if not held:
-                reached_at = time.monotonic()
+                self._reached_at = self._turned_at
                 continue
             try:
                 self._renew(held)
-                reached_at = time.monotonic()
+                # The renewal's beginning: by the database's clock the leases last a little longer than by ours.
+                self._reached_at = self._turned_at
             except DatabaseUnavailable as error:
-                silent_for = time.monotonic() - reached_at
+                silent_for = time.monotonic() - self._reached_at
                 log.warning(
                     "The database is away for %.0f s; %d agents work on.",
                     silent_for,

@@ -3,7 +3,8 @@
 signal to a worker            what happens
 TERM, INT (first)             nothing new is taken; running agents get `drain_seconds`, then are ended, recorded as
                               `interrupted` and requeued at once; no retry is charged
-QUIT, INT (second)            Celery ends without waiting; leases expire, and the work goes on elsewhere
+TERM, INT (again)             the same without the rest of `drain_seconds`
+QUIT                          ends at once; the guard ends its agents, leases expire, and the work goes on elsewhere
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from typing import Any
 
 from celery import Celery, signals
 
+from orchestrator import process_tree
 from orchestrator.dispatch.fleet import Fleet
+from orchestrator.errors import OrchestratorException
 from orchestrator.local.lifeline import watch_keeper
 from orchestrator.logging import configure_logging
 from orchestrator.recovery.reconciler import Reconciler
 from orchestrator.task_names import CONTROL_QUEUE
 from workers.agent_runner import AgentRunner
+from workers.guard import Guard, guard_against_death_only
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +34,8 @@ log = logging.getLogger(__name__)
 def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[], AgentRunner]) -> None:
     """Connect to Celery's signals of a worker process. `fleet` and `runner` are first called here, in its main thread."""
     reconcilers: list[Reconciler] = []
+    drains: list[threading.Timer] = []
+    guards: list[Guard] = []
 
     def set_up_logging(loglevel: int | str = logging.INFO, **_: Any) -> None:
         configure_logging(fleet().settings.log_format, loglevel or logging.INFO)
@@ -37,25 +43,41 @@ def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[
     def begin(**_: Any) -> None:
         services_answer = watch_keeper(lambda: os.kill(os.getpid(), signal.SIGTERM))
         services_answer.wait()
-        if _takes_agents(app):
-            runner().begin()
+        try:
+            process_tree.mark_helpers()
+            process_tree.kill_orphans()
+            if _takes_agents(app):
+                runner().begin()
+            else:
+                guards.append(guard_against_death_only(fleet().settings.log_format))
+        except OrchestratorException as error:
+            # Celery goes on after any other error of a receiver.
+            log.critical("%s", error, extra={"event": "worker.can_not_begin", **error.context})
+            raise SystemExit(error.exit_code) from error
+        except Exception as error:
+            log.critical("This process can't begin.", exc_info=True, extra={"event": "worker.can_not_begin"})
+            raise SystemExit(1) from error
 
     def ready(**_: Any) -> None:
+        _take_over_signals()
         if CONTROL_QUEUE in app.amqp.queues.consume_from:
             reconcilers.append(Reconciler(fleet()))
             reconcilers[-1].start()
 
     def shutting_down(**_: Any) -> None:
         if _takes_agents(app):
-            drain = threading.Timer(fleet().settings.drain_seconds, runner().keeper.interrupt)
-            drain.daemon = True
-            drain.start()
+            seconds = 0.0 if drains else fleet().settings.drain_seconds
+            drains.append(threading.Timer(seconds, runner().keeper.interrupt))
+            drains[-1].daemon = True
+            drains[-1].start()
 
     def end(**_: Any) -> None:
         for reconciler in reconcilers:
             reconciler.stop()
         if _takes_agents(app):
             runner().end()
+        for guard in guards:
+            guard.close()
         fleet().engine.dispose()
 
     signals.setup_logging.connect(set_up_logging, weak=False)
@@ -63,6 +85,13 @@ def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(shutting_down, weak=False)
     signals.worker_shutdown.connect(end, weak=False)
+
+
+def _take_over_signals() -> None:
+    """INT does what TERM does, and QUIT ends the process. Celery's own handlers of both want to terminate the pool's
+    tasks, which threads can't (NotImplementedError), and then wait for them for ever."""
+    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
+    signal.signal(signal.SIGQUIT, lambda *_: os._exit(128 + signal.SIGQUIT))
 
 
 def _takes_agents(app: Celery) -> bool:

@@ -24,6 +24,7 @@ from orchestrator.merge.branches import MergeWorkspace, ensure_branch, merge_att
 from orchestrator.merge.conflicts import Conflict
 from orchestrator.merge.group_check import run_group_check
 from orchestrator.outcomes import Outcome, SubtaskOutcome
+from orchestrator.process_tree import owner_of_this_process
 from orchestrator.state.engine import translated
 from orchestrator.state.outbox import Message
 from orchestrator.state.transitions import groups, jobs, subtasks
@@ -131,7 +132,8 @@ def _merge(fleet: Fleet, claim: MergeClaim, work: GroupWork, stop: StopSignal) -
                 checkout=workspace.checkout(result.head),
                 timeout_seconds=fleet.settings.check_timeout_seconds,
                 stop=stop,
-                cookie=claim.token,
+                # The lease's token stays out of the check's sight.
+                cookie=f"{owner_of_this_process()}.merge-{secrets.token_hex(8)}",
             )
         return MergeDone(result.head, merged, result.conflicts, check)
 

@@ -12,7 +12,8 @@ import psutil
 import psycopg
 import redis
 
-from orchestrator.process_tree import COOKIE_VARIABLE
+from orchestrator.process_list import COOKIE_VARIABLE
+from orchestrator.process_tree import HELPERS
 from orchestrator.task_names import AGENTS_QUEUE, CONTROL_QUEUE, MERGE_GROUP, RUN_AGENT, START_JOB
 from tests.chaos.world import DISPATCHERS, GROUPS, SIZE, WORKERS, World
 from tests.support.waiting import wait_until
@@ -21,7 +22,9 @@ Fault = Callable[[World, str], bool]
 
 
 def kill_worker(world: World, job_id: str) -> bool:
-    return _end(world, world.rng.choice(WORKERS), signal.SIGKILL)
+    """kill -9 of a worker with agents at work: they end, their leases expire, and the work goes on elsewhere."""
+    name = _busy_worker(world, job_id)
+    return name is not None and _end(world, name, signal.SIGKILL)
 
 
 def kill_dispatcher(world: World, job_id: str) -> bool:
@@ -29,7 +32,8 @@ def kill_dispatcher(world: World, job_id: str) -> bool:
 
 
 def stop_worker(world: World, job_id: str) -> bool:
-    return _end(world, world.rng.choice(WORKERS), signal.SIGTERM)
+    name = _busy_worker(world, job_id)
+    return name is not None and _end(world, name, signal.SIGTERM)
 
 
 def stop_dispatcher(world: World, job_id: str) -> bool:
@@ -37,7 +41,9 @@ def stop_dispatcher(world: World, job_id: str) -> bool:
 
 
 def freeze_worker_past_its_lease(world: World, job_id: str) -> bool:
-    name = world.rng.choice(WORKERS)
+    name = _busy_worker(world, job_id)
+    if name is None:
+        return False
     world.signal(name, signal.SIGSTOP)
     time.sleep(world.fleet.settings.lease_seconds + world.rng.uniform(0.5, 2.0))
     world.signal(name, signal.SIGCONT)
@@ -57,7 +63,8 @@ def _kill_one_agent(world: World) -> bool:
     for worker in workers:
         with suppress(psutil.Error, OSError):
             for child in psutil.Process(worker.pid).children():
-                if COOKIE_VARIABLE in child.environ():
+                cookie = child.environ().get(COOKIE_VARIABLE, HELPERS)
+                if not cookie.endswith(HELPERS):  # git is the worker's own
                     child.kill()
                     return True
     return False
@@ -142,6 +149,19 @@ def remote_away(world: World, job_id: str) -> bool:
     time.sleep(world.rng.uniform(0.5, 3.0))
     hidden.rename(world.repository)
     return True
+
+
+def _busy_worker(world: World, job_id: str) -> str | None:
+    """The next worker that is seen with an agent at work; None when the job is over before there is one."""
+    busy: list[str] = []
+
+    def seen() -> bool:
+        rows = world.fleet.rows("SELECT worker FROM attempts WHERE job_id = :id AND status = 'running'", id=job_id)
+        busy.extend(row["worker"].split("@")[0] for row in rows)
+        return bool(busy) or world.fleet.job(job_id)["finished_at"] is not None
+
+    wait_until(seen, "a worker is busy or the job is over")
+    return world.rng.choice(busy) if busy else None
 
 
 def _end(world: World, name: str, number: int) -> bool:

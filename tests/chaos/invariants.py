@@ -9,7 +9,7 @@ from typing import Final
 
 import psutil
 
-from orchestrator.process_tree import COOKIE_VARIABLE
+from orchestrator.process_list import COOKIE_VARIABLE
 from tests.chaos.world import AT_ONCE, GROUPS, SIZE, World
 from tests.support.repositories import git
 

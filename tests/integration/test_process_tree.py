@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator import process_tree
-from orchestrator.process_tree import COOKIE_VARIABLE, end_tree, find_by_cookie, sweep
+from orchestrator import process_list
+from orchestrator.process_list import COOKIE_VARIABLE
+from orchestrator.process_tree import end_tree, find_by_cookie, kill_trees
 from tests.support.supervision import is_alive, new_cookie
 from tests.support.waiting import wait_until
 
@@ -45,7 +46,7 @@ for _ in range(300):  # each generation ends as soon as it has a child: the pid 
 def cookie() -> Iterator[str]:
     name = new_cookie()
     yield name
-    sweep(name)
+    kill_trees(lambda carried: carried.startswith(name))
 
 
 def start(program: str, *arguments: str, cookie: str, cwd: Path) -> subprocess.Popen[bytes]:
@@ -134,29 +135,27 @@ def test_whoever_carries_the_cookie_never_ends_itself_or_its_ancestors(cookie: s
     assert process.wait() == 0
 
 
-def test_a_sweep_ends_all_trees_of_a_prefix(cookie: str, tmp_path: Path) -> None:
+def test_all_trees_that_a_rule_names_are_killed_at_once(cookie: str, tmp_path: Path) -> None:
     processes = [start("import time; time.sleep(600)", cookie=f"{cookie}-{n}", cwd=tmp_path) for n in range(3)]
     wait_until(lambda: all(find_by_cookie(f"{cookie}-{n}") for n in range(3)), "all three run")
-    assert sweep(f"{cookie}-") == []
+    assert kill_trees(lambda carried: carried.startswith(f"{cookie}-")) == []
     assert [process.wait() for process in processes] == [-9, -9, -9]
-    with pytest.raises(ValueError, match="every agent"):
-        sweep("")
 
 
 def test_threads_that_ask_at_the_same_time_share_a_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     asking: list[int] = []
     readings: list[int] = []
 
-    def read_slowly() -> list[object]:
+    def read_slowly(known: object) -> tuple[list[object], dict[object, object]]:
         readings.append(len(asking))
         wait_until(lambda: len(asking) == 20, "all threads ask")
-        return []
+        return [], {}
 
     def ask() -> None:
         asking.append(1)
         assert find_by_cookie("a cookie") == []
 
-    monkeypatch.setattr(process_tree, "_scan", read_slowly)
+    monkeypatch.setattr(process_list, "_scan", read_slowly)
     threads = [threading.Thread(target=ask) for _ in range(20)]
     for thread in threads:
         thread.start()
