@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -33,9 +35,11 @@ class AgentEntry:
     name: str
     origin: str
     find: Callable[[], Any]
+    installed: bool = True
+    """It came by an entry point; else only processes that import its module know it."""
 
     def load(self) -> Any:
-        """The agent's class, a subclass of `workers.agents.protocol.Agent`.
+        """The agent's class, a subclass of `workers.agents.protocol.Agent` or of `orchestrator.agent_plugin.AgentPlugin`.
 
         Raises `ConfigurationError` if it can't be imported, or is no class with a `config_model`.
         """
@@ -52,7 +56,7 @@ class AgentEntry:
             raise ConfigurationError(
                 f"The agent {self.name} from {self.origin} is no class with a config_model.",
                 context={"agent": self.name, "origin": self.origin},
-                recovery="Derive it from workers.agents.protocol.Agent.",
+                recovery="Derive it from orchestrator.AgentPlugin, or from workers.agents.protocol.Agent.",
             )
         return found
 
@@ -82,7 +86,7 @@ def known_agents(settings: Settings) -> dict[str, AgentEntry]:
     for module in settings.agent_modules:
         _import(module)
     entries: dict[str, AgentEntry] = {}
-    for point in entry_points(group=ENTRY_POINT_GROUP):
+    for point in _entry_points(tuple(sys.path)):
         _add(entries, AgentEntry(point.name, point.value, point.load))
     for name, found in _registered.items():
         _add(entries, _entry_of(name, found))
@@ -144,6 +148,12 @@ def _did_you_mean(word: str, words: Iterable[str]) -> str:
     return f' (did you mean "{close[0]}"?)' if close else ""
 
 
+@cache
+def _entry_points(_path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """What is installed there. It does not change under a process, and reading it takes milliseconds."""
+    return tuple(entry_points(group=ENTRY_POINT_GROUP))
+
+
 def _import(module: str) -> None:
     try:
         importlib.import_module(module)
@@ -158,7 +168,7 @@ def _import(module: str) -> None:
 
 
 def _entry_of(name: str, found: type) -> AgentEntry:
-    return AgentEntry(name, _origin(found), lambda: found)
+    return AgentEntry(name, _origin(found), lambda: found, installed=False)
 
 
 def _add(entries: dict[str, AgentEntry], entry: AgentEntry) -> None:

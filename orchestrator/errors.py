@@ -12,6 +12,7 @@
     │   ├── BrokerUnavailable
     │   └── LocalStackError             the embedded stack did not start
     ├── GitError                        a git command failed in a way nobody asked for
+    ├── AgentException                  raised by a plugin of yours; it becomes its attempt's outcome
     └── LeaseLost                       somebody else holds the right to this work
 
 An agent that fails is an outcome (`orchestrator.outcomes`), never an exception.
@@ -105,6 +106,21 @@ class LocalStackError(ServiceUnavailable):
 
 class GitError(OrchestratorException):
     pass
+
+
+class AgentException(OrchestratorException):
+    """What an `AgentPlugin` may raise to say how its attempt ends.
+
+    `outcome` is a word of `orchestrator.outcomes.Outcome`, for instance `rate_limited`. `retry_after_seconds` is the
+    provider's wish.
+    """
+
+    def __init__(
+        self, message: str, *, outcome: str = "failed", retry_after_seconds: float | None = None, **more: Any
+    ) -> None:
+        super().__init__(message, **more)
+        self.outcome = outcome
+        self.retry_after_seconds = retry_after_seconds
 
 
 class LeaseLost(OrchestratorException):

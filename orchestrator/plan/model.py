@@ -201,6 +201,11 @@ class SubTask(_AsWritten):
         """The original coordinator's word for `depends_on`."""
         return self.depends_on
 
+    def note_status(self, status: str) -> None:
+        """Say how far it has come, for whoever holds this object. It is not something that was written: a plan made of
+        it stays the same plan."""
+        self.__dict__["status"] = status
+
 
 def _failure_policy(written: Any) -> str:
     return "quorum" if isinstance(written, Mapping | Quorum) else "word"

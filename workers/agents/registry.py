@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import cast
 
 from orchestrator.agent_names import known_agents, register_agent, require_agent
+from orchestrator.agent_plugin import AgentPlugin
 from orchestrator.errors import ConfigurationError
 from orchestrator.settings import Settings, load_settings
+from workers.agents.plugin import adapter_of
 from workers.agents.protocol import Agent, AgentConfig
 
 __all__ = ["AgentRegistry", "register_agent"]
@@ -24,6 +26,8 @@ class AgentRegistry:
         """The class of that name. Raises `ConfigurationError` that lists the known names; there is never a stand-in."""
         entry = require_agent(name, known_agents(settings or load_settings()))
         found = entry.load()
+        if issubclass(found, AgentPlugin):
+            return adapter_of(name, entry.origin, found)
         if not issubclass(found, Agent):
             raise ConfigurationError(
                 f"The agent {name} from {entry.origin} is not derived from workers.agents.protocol.Agent.",

@@ -39,17 +39,8 @@ from pydantic import Field, field_validator
 
 from orchestrator.outcomes import Outcome
 from orchestrator.supervisor import Ending
-from workers.agents.protocol import (
-    Agent,
-    AgentConfig,
-    AgentEnd,
-    AgentEvent,
-    AgentRequest,
-    EventKind,
-    Launch,
-    ending_in_words,
-    failure_in_words,
-)
+from workers.agents.end_line import end_by_line, read_end_line
+from workers.agents.protocol import Agent, AgentConfig, AgentEnd, AgentEvent, AgentRequest, Launch
 
 _PROGRAM: Final = Path(__file__).with_name("scripted_program.py")
 
@@ -129,34 +120,7 @@ class ScriptedAgent(Agent[ScriptedConfig]):
         return Launch([sys.executable, "-I", "-S", str(_PROGRAM), str(script_file), str(request.attempt_number)])
 
     def read_line(self, stream: str, line: str) -> AgentEvent | None:
-        if stream != "stdout" or not line.startswith("{"):
-            return None
-        try:
-            data = json.loads(line)
-        except ValueError:
-            return None
-        if data.get("event") != "end" or data.get("outcome") not in set(Outcome):
-            return None
-        return AgentEvent(EventKind.TERMINAL, text=data["outcome"], data=data)
+        return read_end_line(stream, line)
 
     def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
-        end = next((event.data for event in reversed(events) if event.kind is EventKind.TERMINAL), None)
-        if end is None:
-            return AgentEnd(Outcome.FAILED, error=failure_in_words(ending, "without reporting its end"))
-        outcome, error = Outcome(end["outcome"]), end.get("error")
-        if outcome is Outcome.COMPLETED and ending.exit_code != 0:
-            outcome, error = (
-                Outcome.FAILED,
-                f"The agent said that it had completed, but ended with {ending_in_words(ending)}.",
-            )
-        if outcome is not Outcome.COMPLETED and not error:
-            error = f"The script ended with {outcome}."
-        return AgentEnd(
-            outcome,
-            error=error,
-            result=end.get("result"),
-            usage=end.get("usage"),
-            cost_usd=end.get("cost_usd"),
-            session_id=end.get("session_id"),
-            retry_after_seconds=end.get("retry_after_seconds"),
-        )
+        return end_by_line(ending, events)
