@@ -15,7 +15,7 @@ INSTALLED_DEV := .venv/installed-dev
 DEMO := .demo/bookstore
 SEEDS ?= 20
 
-.PHONY: help install demo test chaos prerequisites lint format types docs docs-check clean
+.PHONY: help install demo bench test chaos prerequisites lint format types docs docs-check clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ demo: $(INSTALLED) ## examples/bookstore, live: two agents at once, a merge, the
 test: $(INSTALLED_DEV) prerequisites lint types docs-check ## everything that CI runs
 	@mkdir -p .pytest_cache
 	@$(BIN)/pytest tests/unit -n 2 | tee .pytest_cache/unit.txt
-	@$(BIN)/pytest tests/integration tests/acceptance | tee .pytest_cache/stack.txt
+	@$(BIN)/pytest tests/integration tests/acceptance tests/browser | tee .pytest_cache/stack.txt
 	@tail -qn 1 .pytest_cache/unit.txt .pytest_cache/stack.txt
 
 chaos: $(INSTALLED_DEV) ## seeded faults over a real fleet: make chaos SEEDS=20
@@ -61,6 +61,9 @@ docs: $(INSTALLED_DEV) ## write the pages that are generated from the code
 
 docs-check: $(INSTALLED_DEV)
 	@$(BIN)/python docs/generate.py --check
+
+bench: $(INSTALLED_DEV) prerequisites ## measure the queue on this machine, into docs/benchmarks.md; some minutes
+	@$(BIN)/python -m benchmarks.run --write
 
 clean: ## remove .venv, the demo's repository and caches; the state folder stays
 	rm -rf .venv .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -66,6 +66,31 @@ class RepositoryCache:
                 _fetch(path, repo, missing)
         return path
 
+    def remove_unneeded(
+        self, workspaces: Path, needed: Callable[[Sequence[str]], Sequence[str] | None], *, dry_run: bool = False
+    ) -> list[str]:
+        """Remove the caches of repositories that nobody needs, and return their names.
+
+        `needed` is given the jobs that have a live folder under `workspaces`, and says which repositories are needed;
+        None: all of them. Until the caches are out of the way nobody can claim a folder, so whoever begins later
+        makes a cache of its own.
+        """
+        if not self.root.is_dir():
+            return []
+        with _locked(workspaces / CLAIMS):
+            live, _ = _live_and_dead(workspaces)
+            repositories = needed(sorted({name.partition("-")[0] for name in live}))
+            if repositories is None:
+                return []
+            kept = {_cache_name(repo) for repo in repositories}
+            unneeded = [path for path in sorted(self.root.glob("*.git")) if path.stem not in kept]
+            if dry_run:
+                return [path.name for path in unneeded]
+            removed = [path.name for path in unneeded if _put_aside(path)]
+        for path in self.root.glob("*.removing-*"):
+            shutil.rmtree(path, ignore_errors=True)
+        return removed
+
 
 def borrow(folder: Path, *, objects: Sequence[Path], commit: str, bare: bool = False) -> Path:
     """Make a repository in `folder` that has the objects of others without a copy, and return its git directory.
@@ -165,6 +190,36 @@ def sweep_folders(root: Path, live: Callable[[str], bool] | None = None) -> list
     if swept:
         log.info("Removed %d abandoned workspaces", len(swept), extra={"event": "workspace.swept", "root": str(root)})
     return [folder.name for folder in swept]
+
+
+def abandoned_folders(root: Path) -> list[str]:
+    """The claimed folders whose process is dead: what `sweep_folders` would remove."""
+    if not root.is_dir():
+        return []
+    with _locked(root / CLAIMS):
+        return _live_and_dead(root)[1]
+
+
+def _live_and_dead(root: Path) -> tuple[list[str], list[str]]:
+    """The names of the claimed folders, by whether their process lives. The caller holds `CLAIMS`."""
+    live: list[str] = []
+    dead: list[str] = []
+    for lock in sorted(root.glob("*.lock")):
+        if lock.name == CLAIMS:
+            continue
+        with ExitStack() as claim:
+            (dead if _claim_now(lock, claim) else live).append(lock.stem)
+    return live, dead
+
+
+def _put_aside(cache: Path) -> bool:
+    """Take a cache out of everybody's sight at once, unless somebody writes it."""
+    try:
+        with _locked(cache.with_suffix(".lock"), wait=False):
+            cache.rename(cache.with_name(f"{cache.stem}.removing-{secrets.token_hex(4)}"))
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _claim_now(lock: Path, claims: ExitStack) -> bool:

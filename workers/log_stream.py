@@ -64,6 +64,11 @@ class _AttemptLog:
     def has_unwritten(self) -> bool:
         return bool(self.open_lines or self.pending or self.drops or self.has_untold_loss)
 
+    @property
+    def is_untouched(self) -> bool:
+        """Nothing was ever written: there is nothing to wait for."""
+        return self._sequence == 0 and not self.has_unwritten
+
     def add(self, stream: str, text: str) -> None:
         line = encode_line(LogLine(time.monotonic() - self.started, stream, text))
         self.open_lines.append(line)
@@ -161,7 +166,11 @@ class LogStream:
         False if the database stayed away for so long: the lines are then written when it is back.
         """
         with self._changed:
-            if attempt_id not in self._attempts:
+            log = self._attempts.get(attempt_id)
+            if log is None:
+                return True
+            if log.is_untouched:
+                del self._attempts[attempt_id]
                 return True
             self._closing.add(attempt_id)
             self._changed.notify_all()

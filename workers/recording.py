@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from orchestrator.dispatch.dispatcher import end_job_if_idle, request_end
@@ -15,6 +16,8 @@ from orchestrator.outcomes import COUNTED_AGAINST_RETRIES, FAULTS_OF_THE_FLEET, 
 from orchestrator.retry_policy import GiveUp, Retry, RetryPolicy, Tally, decide
 from orchestrator.settings import Settings
 from orchestrator.state.engine import translated
+from orchestrator.state.one_trip import Statement, in_one_trip
+from orchestrator.state.outbox import Message
 from orchestrator.state.transitions import jobs, subtasks
 from orchestrator.state.transitions.subtasks import AttemptEnd, Claim
 from orchestrator.supervisor import StopSignal
@@ -47,45 +50,82 @@ def record(fleet: Fleet, claim: Claim, end: AttemptEnd, stop: StopSignal) -> boo
             time.sleep(RECORD_RETRY_SECONDS)
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """`landed` is False where the lease was lost; `messages` are to be published."""
+
+    landed: bool
+    is_final: bool = False
+    messages: Sequence[Message] = ()
+
+
 def _record_once(fleet: Fleet, claim: Claim, end: AttemptEnd, retry: Retry | None) -> bool:
-    with translated(), fleet.engine.begin() as connection:
-        job = jobs.lock_job(connection, claim.job_id)
-        if job is None:
-            return True
-        if end.outcome is Outcome.CANCELLED:
-            # Told by the job's row; or by this worker's own clock, which may be the first to see the deadline pass.
-            request_end(connection, claim.job_id, "deadline")
-        if job.steered_to_its_end and end.outcome is not Outcome.COMPLETED:
-            # What the agent was doing when its job ended is not its failure, and nothing is tried again.
-            retry = None
-            end = replace(end, outcome=Outcome.CANCELLED, error=end.error or "the job ended")
-        landed = subtasks.end_attempt(
-            connection,
-            claim.lease_token,
-            end,
-            retry=retry,
-            feedback=_feedback(end),
-            failure=end.outcome in COUNTED_AGAINST_RETRIES,
-            redelivery=end.outcome in FAULTS_OF_THE_FLEET,
-            provider_fault=end.outcome in FAULTS_OF_THE_PROVIDER,
+    recorded = _complete(fleet, claim, end) if end.outcome is Outcome.COMPLETED else _end(fleet, claim, end, retry)
+    fleet.publish(recorded.messages)
+    ids = {"job_id": claim.job_id, "subtask_id": claim.subtask_id}
+    if not recorded.landed:
+        log.warning(
+            "Subtask %d was taken from this worker; its outcome is not recorded.",
+            claim.subtask_id,
+            extra={"event": "attempt.lease_lost", **ids},
         )
-        if not landed:
-            log.warning(
-                "Subtask %d was taken from this worker; its outcome is not recorded.",
-                claim.subtask_id,
-                extra={"event": "attempt.lease_lost", "job_id": claim.job_id, "subtask_id": claim.subtask_id},
-            )
+        with translated(), fleet.engine.connect() as connection:
             return subtasks.is_final(connection, claim.job_id, claim.subtask_id)
-        messages = jobs.release(connection, claim.job_id)
-        end_job_if_idle(connection, claim.job_id)
-    fleet.publish(messages)
     log.info(
         "Agent ended subtask %d: %s",
         claim.subtask_id,
         end.outcome,
-        extra={"event": "attempt.finished", "job_id": claim.job_id, "outcome": str(end.outcome)},
+        extra={"event": "attempt.finished", "outcome": str(end.outcome), **ids},
     )
-    return retry is None
+    return recorded.is_final
+
+
+def _complete(fleet: Fleet, claim: Claim, end: AttemptEnd) -> Recorded:
+    """A success stands whatever becomes of its job, so nothing has to be asked first: one round trip."""
+    locked, landed, released = in_one_trip(
+        fleet.engine,
+        jobs.lock_statement(claim.job_id),
+        _end_statement(claim, end, None),
+        jobs.release_statement(claim.job_id),
+    )
+    if locked and locked[0]["cancel_requested_at"] is not None:
+        with translated(), fleet.engine.begin() as connection:
+            end_job_if_idle(connection, claim.job_id)
+    return Recorded(bool(landed), True, jobs.released(released))
+
+
+def _end(fleet: Fleet, claim: Claim, end: AttemptEnd, retry: Retry | None) -> Recorded:
+    """Any other end depends on what has become of the job."""
+    with translated(), fleet.engine.begin() as connection:
+        job = jobs.lock_job(connection, claim.job_id)
+        if job is None:
+            return Recorded(landed=False)
+        if end.outcome is Outcome.CANCELLED:
+            # Told by the job's row; or by this worker's own clock, which may be the first to see the deadline pass.
+            request_end(connection, claim.job_id, "deadline")
+        if job.steered_to_its_end:
+            # What the agent was doing when its job ended is not its failure, and nothing is tried again.
+            retry = None
+            end = replace(end, outcome=Outcome.CANCELLED, error=end.error or "the job ended")
+        if not subtasks.end_attempt(connection, _end_statement(claim, end, retry)):
+            return Recorded(landed=False)
+        messages = jobs.release(connection, claim.job_id)
+        end_job_if_idle(connection, claim.job_id)
+    return Recorded(landed=True, is_final=retry is None, messages=messages)
+
+
+def _end_statement(claim: Claim, end: AttemptEnd, retry: Retry | None) -> Statement:
+    return subtasks.end_statement(
+        claim.job_id,
+        claim.subtask_id,
+        claim.lease_token,
+        end,
+        retry=retry,
+        feedback=_feedback(end),
+        failure=end.outcome in COUNTED_AGAINST_RETRIES,
+        redelivery=end.outcome in FAULTS_OF_THE_FLEET,
+        provider_fault=end.outcome in FAULTS_OF_THE_PROVIDER,
+    )
 
 
 def follow_up(claim: Claim, end: AttemptEnd, settings: Settings) -> Retry | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import time
 from collections.abc import Mapping
@@ -23,10 +22,12 @@ from orchestrator.state.transitions import subtasks
 from orchestrator.state.transitions.subtasks import AttemptEnd, Claim
 from orchestrator.supervisor import Ending, StopSignal, supervise
 from workers.agent_runner import AgentRunner
+from workers.agents.in_process import InProcessAgent, Patience, run_in_process
 from workers.agents.protocol import Agent, AgentConfig, AgentEvent, AgentRequest
 from workers.agents.registry import AgentRegistry
 from workers.briefing import brief
-from workers.judgement import judge, stopped, words_of_red
+from workers.judgement import ended_from_outside, judge, stopped, words_of_red
+from workers.oversight import Watch
 from workers.recording import record
 from workers.workspace import Workspace
 
@@ -64,16 +65,15 @@ def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, chord_id: st
 
 
 def _claim(runner: AgentRunner, job_id: str, subtask_id: int, chord_id: str | None, worker: str) -> Claim | None:
-    with translated(), runner.fleet.engine.begin() as connection:
-        return subtasks.claim(
-            connection,
-            job_id,
-            subtask_id,
-            chord_id=chord_id,
-            worker=worker,
-            lease_token=secrets.token_hex(16),
-            lease_seconds=runner.settings.lease_seconds,
-        )
+    return subtasks.claim(
+        runner.fleet.engine,
+        job_id,
+        subtask_id,
+        chord_id=chord_id,
+        worker=worker,
+        lease_token=secrets.token_hex(16),
+        lease_seconds=runner.settings.lease_seconds,
+    )
 
 
 def _hand_back(runner: AgentRunner, job_id: str, subtask_id: int) -> bool:
@@ -98,12 +98,8 @@ class Attempt:
     agent: Agent[AgentConfig]
     workspace: Workspace
     stop: StopSignal
+    watch: Watch
     events: list[AgentEvent] = field(default_factory=list)
-
-    @property
-    def cookie(self) -> str:
-        """Marks every process of the attempt. It is no secret: the lease's token stays out of the agent's sight."""
-        return f"{os.getpid()}.{self.claim.attempt_id}"
 
     @property
     def prompt_file(self) -> Path:
@@ -118,6 +114,8 @@ class Attempt:
 
     def log_line(self, stream: str, line: str) -> None:
         claim = self.claim
+        if stream != "note":
+            self.watch.meter.count_output(len(line.encode()) + 1)
         self.runner.logs.add(claim.attempt_id, claim.job_id, claim.subtask_id, stream, line)
 
 
@@ -126,14 +124,19 @@ def _work(runner: AgentRunner, claim: Claim, stop: StopSignal) -> AttemptEnd:
     try:
         subtask = ResolvedSubtask.model_validate(claim.spec)
         agent = AgentRegistry.get(claim.agent, runner.settings)()
-        with runner.workspaces.prepare(
-            job_id=claim.job_id,
-            subtask_id=claim.subtask_id,
-            attempt_number=claim.number,
-            repo=claim.repo,
-            base_commit=claim.base_commit,
-        ) as workspace:
-            return _run_in(Attempt(runner, claim, subtask, agent, workspace, stop))
+        if isinstance(agent, InProcessAgent) and subtask.check is None and not subtask.expect_changes:
+            return _run_here(claim, subtask, agent, stop)
+        with (
+            runner.workspaces.prepare(
+                job_id=claim.job_id,
+                subtask_id=claim.subtask_id,
+                attempt_number=claim.number,
+                repo=claim.repo,
+                base_commit=claim.base_commit,
+            ) as workspace,
+            runner.oversight.watch(claim.attempt_id, subtask.limits, workspace.folder, stop) as watch,
+        ):
+            return _run_in(Attempt(runner, claim, subtask, agent, workspace, stop, watch))
     except ConfigurationError as error:
         return AttemptEnd(Outcome.AGENT_MISSING, error=str(error))
     except DatabaseUnavailable as error:
@@ -147,21 +150,38 @@ def _work(runner: AgentRunner, claim: Claim, stop: StopSignal) -> AttemptEnd:
         return AttemptEnd(Outcome.FAILED, error=f"The worker met a surprise: {type(error).__name__}: {error}")
 
 
+def _run_here(
+    claim: Claim, subtask: ResolvedSubtask, agent: InProcessAgent[AgentConfig], stop: StopSignal
+) -> AttemptEnd:
+    """An agent in this process: no folder, no prompt, nothing to commit."""
+    config = agent.config_model.model_validate(dict(subtask.agent.config))
+    ending, said = run_in_process(agent, config, Patience(stop, _seconds_left(claim, subtask)))
+    return judge(ending, said, idle_timeout_seconds=None, deadline_passed=claim.deadline_passed)
+
+
 def _run_in(attempt: Attempt) -> AttemptEnd:
     claim = attempt.claim
-    prompt = brief(attempt.runner.fleet, claim, attempt.subtask)
-    attempt.prompt_file.write_text(prompt)
-    try:
-        ending = _supervise(attempt, prompt)
-    except (FileNotFoundError, PermissionError) as error:
-        return AttemptEnd(Outcome.AGENT_MISSING, error=f"The agent's program can't be started: {error}.")
-    said = attempt.agent.classify(ending, attempt.events)
-    end = judge(
-        ending, said, idle_timeout_seconds=attempt.subtask.idle_timeout_seconds, deadline_passed=claim.deadline_passed
-    )
+    if isinstance(attempt.agent, InProcessAgent):
+        end = _run_here(claim, attempt.subtask, attempt.agent, attempt.stop)
+    else:
+        prompt = brief(attempt.runner.fleet, claim, attempt.subtask)
+        attempt.prompt_file.write_text(prompt)
+        try:
+            ending = _supervise(attempt, prompt)
+        except (FileNotFoundError, PermissionError) as error:
+            return AttemptEnd(Outcome.AGENT_MISSING, error=f"The agent's program can't be started: {error}.")
+        said = attempt.agent.classify(ending, attempt.events)
+        idle_timeout_seconds = attempt.subtask.idle_timeout_seconds
+        end = judge(ending, said, idle_timeout_seconds=idle_timeout_seconds, deadline_passed=claim.deadline_passed)
     if end.outcome is Outcome.COMPLETED:
         end = _check(attempt, end)
     return _keep_work(attempt, end)
+
+
+def _seconds_left(claim: Claim, subtask: ResolvedSubtask) -> float | None:
+    """What the agent may take: its own limit, and what is left until the job's deadline. None: as long as it likes."""
+    limits = [seconds for seconds in (subtask.timeout_seconds, claim.seconds_to_deadline()) if seconds is not None]
+    return max(min(limits), 0.0) if limits else None
 
 
 def _supervise(attempt: Attempt, prompt: str) -> Ending:
@@ -180,19 +200,21 @@ def _supervise(attempt: Attempt, prompt: str) -> Ending:
             attempt_number=claim.number,
         )
     )
-    limits = [seconds for seconds in (subtask.timeout_seconds, claim.seconds_to_deadline()) if seconds is not None]
-    return supervise(
+    ending = supervise(
         launch.argv,
         cwd=attempt.workspace.path,
         env=_environment(attempt, launch.env),
-        timeout_seconds=max(min(limits), 0.0) if limits else None,
+        timeout_seconds=_seconds_left(claim, subtask),
         idle_timeout_seconds=subtask.idle_timeout_seconds,
         kill_grace_seconds=settings.kill_grace_seconds,
         on_line=attempt.read_line,
         stop=attempt.stop,
-        cookie=attempt.cookie,
+        cookie=attempt.watch.cookie,
         stdin_file=launch.stdin_file,
+        group=attempt.watch.group,
+        oversee=attempt.watch.running,
     )
+    return ended_from_outside(ending, attempt.stop.reason)
 
 
 def _check(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
@@ -206,8 +228,10 @@ def _check(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
         env=_environment(attempt, {}),
         timeout_seconds=attempt.runner.settings.check_timeout_seconds,
         stop=attempt.stop,
-        cookie=attempt.cookie,
+        cookie=attempt.watch.cookie,
         on_line=attempt.log_line,
+        group=attempt.watch.group,
+        oversee=attempt.watch.running,
     )
     if check.passed:
         return end
@@ -223,7 +247,7 @@ def _keep_work(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
     if claim.repo is None or not (end.outcome is Outcome.COMPLETED or end.outcome in COUNTED_AGAINST_RETRIES):
         return end
     commit = workspace.commit_all(title=attempt.subtask.title, subtask_id=claim.subtask_id, job_id=claim.job_id)
-    changed = workspace.changed_files()
+    changed = workspace.changed_files(commit)
     if not changed and end.outcome is Outcome.COMPLETED and _must_change(attempt):
         return replace(end, outcome=Outcome.NO_CHANGES, error="it ended well but changed nothing")
     if commit == claim.base_commit:
@@ -275,4 +299,4 @@ def _environment(attempt: Attempt, extra: Mapping[str, str]) -> dict[str, str]:
         "ORCHESTRATOR_ATTEMPT_NUMBER": str(claim.number),
         "ORCHESTRATOR_PROMPT_FILE": str(attempt.prompt_file),
     }
-    return agent_environment(allow=attempt.agent.environment, extra={**extra, **own}, cookie=attempt.cookie)
+    return agent_environment(allow=attempt.agent.environment, extra={**extra, **own}, cookie=attempt.watch.cookie)

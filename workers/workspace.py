@@ -81,14 +81,15 @@ class Workspace:
         """A folder beside the checkout that is never committed."""
         return self.folder / "private"
 
-    def changed_files(self) -> list[str]:
+    def changed_files(self, commit: str | None = None) -> list[str]:
         """Paths that differ from the base commit, whoever committed them or nobody; empty without a repository.
 
+        `commit` is what `commit_all` returned, where the files have not changed since: the checkout is not read again.
         Bytes that are no UTF-8 show as `\\xff`.
         """
-        if self.base_commit is None:
+        if self.base_commit is None or commit == self.base_commit:
             return []
-        tree = self._tree_of_checkout(self._agents_commit())
+        tree = commit or self._tree_of_checkout(self._agents_commit())
         listing = self._git("diff-tree", "-r", "-z", "--no-renames", "--name-only", self.base_commit, tree).stdout
         return [name.decode("utf-8", "backslashreplace") for name in _split(listing)]
 

@@ -79,6 +79,10 @@ def _job_event(job: JobView, event: EventView, error: str) -> str | None:
             return f"job {job.id} starts: {first_line(job.title)}"
         case "job.reopened":
             return f"job {job.id} is taken up again"
+        case "job.paused":
+            return "the job is paused: no new agent starts"
+        case "job.resumed":
+            return "the job goes on"
         case "job.end_requested":
             reason = event.data.get("reason")
             return "the job is being cancelled" if reason == "cancelled" else f"the job is being ended: {reason}"
@@ -139,7 +143,7 @@ def _ids(event: EventView) -> str:
 
 
 def _name(job: JobView, subtask_id: int | None) -> str:
-    title = next((subtask.title for subtask in job.subtasks if subtask.subtask_id == subtask_id), "")
+    title = job.titles.get(subtask_id or 0, "")
     return f"#{subtask_id} {shortened(first_line(title), 60)}".rstrip()
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from orchestrator.cli.describe import waits_for
 from orchestrator.cli.render import instant, seconds
+from orchestrator.cli.report_figures import Totals, totals
 from orchestrator.redaction import redact_url
+from orchestrator.state.history import AttemptRecord, JobHistory
 from orchestrator.state.views import EventView, GroupRunView, GroupView, JobLine, JobView, SubtaskView
 
 
@@ -19,6 +21,7 @@ def job_line(job: JobLine) -> dict[str, Any]:
         "title": job.title,
         "status": job.status,
         "reason": job.reason,
+        "paused_at": instant(job.paused_at),
         "created_at": instant(job.created_at),
         "started_at": instant(job.started_at),
         "finished_at": instant(job.finished_at),
@@ -90,6 +93,7 @@ def _group_run(run: GroupRunView) -> dict[str, Any]:
         "woken_by": run.woken_by,
         "started_at": instant(run.started_at),
         "completed_at": instant(run.completed_at),
+        "head_commit": run.head_commit,
     }
 
 
@@ -115,4 +119,52 @@ def _subtask(view: JobView, group: GroupView, subtask: SubtaskView) -> dict[str,
         "not_before": instant(subtask.not_before),
         "started_at": instant(subtask.started_at),
         "finished_at": instant(subtask.finished_at),
+    }
+
+
+def report(history: JobHistory) -> dict[str, Any]:
+    """A job with its totals, every attempt and every event."""
+    return {
+        "job": job(history.job),
+        "totals": _totals(totals(history)),
+        "attempts": [_attempt(attempt) for attempt in history.attempts],
+        "events": [event(one) for one in history.events],
+    }
+
+
+def _totals(sums: Totals) -> dict[str, Any]:
+    return {
+        "subtasks": dict(sums.subtasks),
+        "attempts": sums.attempts,
+        "repeated_attempts": sums.repeated_attempts,
+        "workers": sums.workers,
+        "conflicts": sums.conflicts,
+        "files_changed": sums.files_changed,
+        "wall_seconds": seconds(sums.wall_seconds),
+        "agent_seconds": seconds(sums.agent_seconds),
+        "completed_agent_seconds": seconds(sums.completed_agent_seconds),
+        "speedup_factor": seconds(sums.speedup_factor),
+        "tokens": sums.tokens,
+        "cost_usd": sums.cost_usd,
+    }
+
+
+def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
+    return {
+        "subtask_id": attempt.subtask_id,
+        "number": attempt.number,
+        "worker": attempt.worker,
+        "agent": attempt.agent,
+        "status": attempt.status,
+        "error": attempt.error,
+        "started_at": instant(attempt.started_at),
+        "finished_at": instant(attempt.finished_at),
+        "agent_started_at": instant(attempt.agent_started_at),
+        "agent_duration_seconds": seconds(attempt.agent_duration_seconds),
+        "exit_code": attempt.exit_code,
+        "files_changed": list(attempt.files_changed),
+        "commit": attempt.commit,
+        "ref": attempt.ref,
+        "usage": dict(attempt.usage) if attempt.usage is not None else None,
+        "cost_usd": attempt.cost_usd,
     }

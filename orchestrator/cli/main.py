@@ -18,9 +18,14 @@ from orchestrator.cli.commands.cancel import cancel
 from orchestrator.cli.commands.db import db
 from orchestrator.cli.commands.dispatcher import dispatcher
 from orchestrator.cli.commands.doctor import doctor
+from orchestrator.cli.commands.export import export
 from orchestrator.cli.commands.flower import flower
 from orchestrator.cli.commands.list_jobs import list_jobs
 from orchestrator.cli.commands.logs import logs
+from orchestrator.cli.commands.pause import pause
+from orchestrator.cli.commands.prune import prune
+from orchestrator.cli.commands.report import report
+from orchestrator.cli.commands.resume import resume
 from orchestrator.cli.commands.retry import retry
 from orchestrator.cli.commands.run import run
 from orchestrator.cli.commands.status import status
@@ -45,8 +50,8 @@ app = typer.Typer(
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Run": {"run": run, "up": up, "submit": submit},
-    "Look": {"list": list_jobs, "status": status, "watch": watch, "logs": logs},
-    "Steer": {"cancel": cancel, "retry": retry},
+    "Look": {"list": list_jobs, "status": status, "watch": watch, "logs": logs, "report": report, "export": export},
+    "Steer": {"cancel": cancel, "retry": retry, "pause": pause, "resume": resume},
     "Before": {"validate": validate},
     "Fleet": {
         "worker": worker,
@@ -55,6 +60,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "workers": workers,
         "agents": agents,
         "doctor": doctor,
+        "prune": prune,
     },
 }
 for panel, named in PANELS.items():

@@ -7,14 +7,31 @@ from typing import Annotated, Literal
 
 import typer
 
+
+def _jobs_that_begin(incomplete: str) -> list[tuple[str, str]]:
+    from orchestrator.cli.completion import jobs_that_begin
+
+    return jobs_that_begin(incomplete)
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON (docs/json.md) instead of text.")]
 NoProgressOption = Annotated[
     bool, typer.Option("--no-progress", help="Print one line an event instead of a live view.")
 ]
-PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan: a YAML or JSON file.")]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or the beginning of one.")]
+PlanArgument = Annotated[
+    # A file that can't be read is told like every other fault of a plan's file.
+    Path, typer.Argument(metavar="PLAN", help="The plan: a YAML or JSON file.", readable=False)
+]
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="A job's id, or the beginning of one.", autocompletion=_jobs_that_begin)
+]
 NewestJobArgument = Annotated[
-    str | None, typer.Argument(metavar="[JOB]", help="A job's id, or the beginning of one. Default: the newest job.")
+    str | None,
+    typer.Argument(
+        metavar="[JOB]",
+        help="A job's id, or the beginning of one. Default: the newest job.",
+        autocompletion=_jobs_that_begin,
+    ),
 ]
 LogLevelOption = Annotated[
     Literal["debug", "info", "warning", "error"], typer.Option("--log-level", help="What it logs.")

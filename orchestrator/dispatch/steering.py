@@ -1,4 +1,4 @@
-"""What a user asks of a job that exists: end it, try its failures again."""
+"""What a user asks of a job that exists: end it, halt it for a while, try its failures again."""
 
 from __future__ import annotations
 
@@ -25,6 +25,26 @@ def end_job(fleet: Fleet, job_id: str, reason: str) -> bool:
     with translated(), fleet.engine.begin() as connection:
         _lock(connection, job_id)
         return request_end(connection, job_id, reason)
+
+
+def pause_job(fleet: Fleet, job_id: str) -> bool:
+    """Start no new agent of the job until `resume_job`; running ones and a merge under way end as always.
+
+    The deadline goes on counting. False: it is paused already. Raises `IllegalRequest` for a job that is final or ends.
+    """
+    with translated(), fleet.engine.begin() as connection:
+        _require_open(_lock(connection, job_id), "paused")
+        return jobs.pause_job(connection, job_id)
+
+
+def resume_job(fleet: Fleet, job_id: str) -> bool:
+    """Let a paused job go on at once. False: it is not paused. Raises `IllegalRequest` for a job that is final or ends."""
+    with translated(), fleet.engine.begin() as connection:
+        _require_open(_lock(connection, job_id), "resumed")
+        resumed = jobs.resume_job(connection, job_id)
+        messages = jobs.release(connection, job_id) if resumed else []
+    fleet.publish(messages)
+    return resumed
 
 
 def retry_job(fleet: Fleet, job_id: str) -> tuple[int, ...]:
@@ -59,6 +79,14 @@ def retry_job(fleet: Fleet, job_id: str) -> tuple[int, ...]:
         messages = begin_next_group(fleet, connection, job_id)
     fleet.publish(messages)
     return tuple(ids)
+
+
+def _require_open(job: jobs.Job, what: str) -> None:
+    if job.status in JOB_FINAL or job.steered_to_its_end:
+        state = job.status if job.status in JOB_FINAL else "being ended"
+        raise IllegalRequest(
+            f"Job {job.id} is {state}: it can't be {what}.", context={"job_id": job.id, "status": job.status}
+        )
 
 
 def _lock(connection: Connection, job_id: str) -> jobs.Job:

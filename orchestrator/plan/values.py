@@ -36,9 +36,14 @@ def _quantity(pattern: str, units: dict[str, int], written: str) -> float | None
     return float(parts[1]) * units[parts[2]] if parts else None
 
 
+def seconds_in(written: str) -> float | None:
+    """`90s`, `10m`, `2h`, `30d` in seconds, also none of them; None for what is no duration."""
+    return _quantity(_DURATION_PATTERN, _SECONDS, written)
+
+
 def _seconds(written: Any) -> Any:
     if isinstance(written, str):
-        seconds = _quantity(_DURATION_PATTERN, _SECONDS, written)
+        seconds = seconds_in(written)
         if seconds is not None:
             return seconds
     elif isinstance(written, int | float):

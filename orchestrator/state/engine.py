@@ -7,6 +7,7 @@ waits for a person, an agent or a network. Migrations lift the limits for themse
 from __future__ import annotations
 
 import re
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -15,13 +16,22 @@ from urllib.parse import unquote
 import psycopg
 import sqlalchemy
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    DisconnectionError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from orchestrator.errors import ConfigurationError, DatabaseUnavailable
 
 CONNECT_TIMEOUT_SECONDS: Final = 5
 POOL_TIMEOUT_SECONDS: Final = 30
+OVERFLOW: Final = 2
+"""Connections beyond the pool. Each is opened for one use and costs more than a wait for one that is coming back."""
 SESSION_OPTIONS: Final = (
     "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
 )
@@ -40,18 +50,17 @@ def create_engine(database_url: str, *, pool_size: int = 5, application_name: st
     """An engine on PostgreSQL through psycopg 3. It opens no connection yet.
 
     `database_url` is `postgresql://user:password@host:port/name` (`postgres://` too); a Unix socket's folder goes into
-    `?host=/folder` or, percent-encoded, where the host stands. `pool_size` connections are kept, as many again are
-    opened for a moment when all are busy. A connection is tried before it is handed out, so that a restarted server
-    costs no error. Raises `ConfigurationError` for a URL that is none of these.
+    `?host=/folder` or, percent-encoded, where the host stands. `pool_size` connections are kept; when all are busy
+    a few more are opened for a moment, and who comes then waits for one. A connection that the server has closed is replaced before it is handed out,
+    so that a restarted server costs no error. Raises `ConfigurationError` for a URL that is none of these.
     """
     url = _psycopg_url(database_url)
     options = f"{SESSION_OPTIONS} {url.query.get('options', '')}".rstrip()
-    return sqlalchemy.create_engine(
+    engine = sqlalchemy.create_engine(
         url,
         pool_size=pool_size,
-        max_overflow=pool_size,
+        max_overflow=OVERFLOW,
         pool_timeout=POOL_TIMEOUT_SECONDS,
-        pool_pre_ping=True,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "application_name": application_name,
@@ -60,6 +69,25 @@ def create_engine(database_url: str, *, pool_size: int = 5, application_name: st
             "options": options,
         },
     )
+    sqlalchemy.event.listen(engine, "checkout", _replace_if_closed)
+    return engine
+
+
+def _replace_if_closed(connection: Any, _record: Any, _fairy: Any) -> None:
+    """Raise SQLAlchemy's word for a connection that is to be replaced.
+
+    A server that closes an idle connection makes its socket readable. So one look at it, which costs nothing, stands for
+    the round trip that a ping costs; only a connection that does have something to say is asked.
+    """
+    ready = select.poll()
+    ready.register(connection.fileno(), select.POLLIN)
+    if not ready.poll(0):
+        return
+    try:
+        connection.execute("")
+        connection.rollback()
+    except psycopg.Error as error:
+        raise DisconnectionError from error
 
 
 @contextmanager
@@ -82,8 +110,12 @@ def translated() -> Iterator[None]:
         if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
             raise _unavailable(error.orig) from error
         raise
+    except psycopg.ProgrammingError as error:
+        if error.sqlstate in SCHEMA_IS_OTHER:
+            raise _schema_is_other(error) from error
+        raise
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        # A connection that was taken from the pool to LISTEN raises psycopg's own errors.
+        # A connection that was taken from the pool, to LISTEN or for `in_one_trip`, raises psycopg's own errors.
         raise _unavailable(error) from error
 
 

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine, text
 
 from orchestrator.errors import DatabaseUnavailable
-from orchestrator.state.engine import translated
+from orchestrator.state.one_trip import WITHOUT_DISK, in_one_trip
 
 log = logging.getLogger(__name__)
 
@@ -121,19 +121,18 @@ def publish(engine: Engine, app: Celery, messages: Sequence[Message], *, republi
     return len(sent)
 
 
+_MARK = text(
+    """
+    UPDATE outbox
+    SET published_at = clock_timestamp(), publish_count = publish_count + 1,
+        due_at = clock_timestamp() + make_interval(secs => :wait * power(2, least(publish_count, 10)))
+    WHERE id IN (SELECT id FROM outbox WHERE id = ANY(:ids) AND due_at IS NOT NULL ORDER BY id FOR UPDATE SKIP LOCKED)
+    """
+)
+
+
 def _mark(engine: Engine, sent: Sequence[int], republish_seconds: float) -> None:
+    """Losing this mark in a crash only sends a copy. A row that is locked is being answered: nobody waits for another,
+    so a mark of many rows can't be part of a deadlock."""
     if sent:
-        with translated(), engine.begin() as connection:
-            # Losing this mark in a crash only sends a copy, so it need not wait for the disk.
-            connection.execute(text("SET LOCAL synchronous_commit = off"))
-            connection.execute(
-                text(
-                    """
-                    UPDATE outbox
-                    SET published_at = clock_timestamp(), publish_count = publish_count + 1,
-                        due_at = clock_timestamp() + make_interval(secs => :wait * power(2, least(publish_count, 10)))
-                    WHERE id = ANY(:ids) AND due_at IS NOT NULL
-                    """
-                ),
-                {"ids": list(sent), "wait": republish_seconds},
-            )
+        in_one_trip(engine, WITHOUT_DISK, (_MARK, {"ids": list(sent), "wait": republish_seconds}))

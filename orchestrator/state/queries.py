@@ -6,7 +6,8 @@ Nothing here writes. A view of one job is read in one snapshot (`job_view`), so 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 
@@ -78,6 +79,17 @@ def find_job(connection: Connection, prefix: str) -> str:
     )
 
 
+def jobs_beginning(connection: Connection, beginning: str, *, limit: int) -> list[tuple[str, str, str]]:
+    """(id, status, title) of the newest jobs whose id begins so."""
+    rows = connection.execute(
+        select(jobs.c.id, jobs.c.status, jobs.c.title)
+        .where(jobs.c.id.startswith(beginning, autoescape=True))
+        .order_by(jobs.c.created_at.desc(), jobs.c.id)
+        .limit(limit)
+    )
+    return [(row.id, row.status, row.title) for row in rows]
+
+
 def newest_job(connection: Connection) -> str:
     """The id of the job that was submitted last. Raises `UnknownJob` where there is none."""
     newest = connection.scalar(select(jobs.c.id).order_by(jobs.c.created_at.desc(), jobs.c.id).limit(1))
@@ -93,7 +105,7 @@ _NEWEST_JOBS: Final = text(
            coalesce((SELECT jsonb_object_agg(status, n)
                      FROM (SELECT s.status, count(*) AS n FROM subtasks s WHERE s.job_id = job.id GROUP BY s.status) AS c),
                     '{}') AS subtasks
-    FROM (SELECT id, title, status, reason, cancel_requested_at, created_at, started_at, finished_at
+    FROM (SELECT id, title, status, reason, paused_at, cancel_requested_at, created_at, started_at, finished_at
           FROM jobs
           WHERE CAST(:status AS text) IS NULL OR status = :status
           ORDER BY created_at DESC, id
@@ -109,17 +121,29 @@ def list_jobs(connection: Connection, *, limit: int, status: str | None = None) 
     return [JobLine(**row._mapping) for row in rows]
 
 
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees one moment, so that several statements never contradict each other, and can't write."""
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True) as connection:
+        yield connection
+
+
 def job_view(engine: Engine, job_id: str) -> JobView:
     """The whole of one job, read in one snapshot. Raises `UnknownJob` where it is gone."""
-    with engine.connect().execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True) as connection:
-        job = connection.execute(select(jobs, func.now().label("now")).where(jobs.c.id == job_id)).one_or_none()
-        if job is None:
-            raise UnknownJob(f"There is no job {job_id} any more.", context={"job": job_id})
-        group_rows = connection.execute(select(groups).where(groups.c.job_id == job_id).order_by(groups.c.number)).all()
-        run_rows = connection.execute(
-            select(group_runs).where(group_runs.c.job_id == job_id).order_by(group_runs.c.number)
-        ).all()
-        subtask_rows = connection.execute(_subtasks_with_newest_attempt(), {"job": job_id}).all()
+    with snapshot(engine) as connection:
+        return read_job(connection, job_id)
+
+
+def read_job(connection: Connection, job_id: str) -> JobView:
+    """`job_view` for who reads more of the job in the same snapshot."""
+    job = connection.execute(select(jobs, func.now().label("now")).where(jobs.c.id == job_id)).one_or_none()
+    if job is None:
+        raise UnknownJob(f"There is no job {job_id} any more.", context={"job": job_id})
+    group_rows = connection.execute(select(groups).where(groups.c.job_id == job_id).order_by(groups.c.number)).all()
+    run_rows = connection.execute(
+        select(group_runs).where(group_runs.c.job_id == job_id).order_by(group_runs.c.number)
+    ).all()
+    subtask_rows = connection.execute(_subtasks_with_newest_attempt(), {"job": job_id}).all()
 
     runs: dict[int, list[GroupRunView]] = {row.number: [] for row in group_rows}
     for row in run_rows:

@@ -222,6 +222,14 @@ subtasks = Table(
     Index("ix_subtasks_group", "job_id", "group_number", "status"),
     Index("ix_subtasks_in_flight", "job_id", postgresql_where=text("released_at IS NOT NULL AND finished_at IS NULL")),
     Index(
+        "ix_subtasks_waiting_place",
+        "job_id",
+        "group_number",
+        text("estimated_duration_seconds DESC"),
+        "subtask_id",
+        postgresql_where=text("status = 'pending' AND released_at IS NULL"),
+    ),
+    Index(
         "ix_subtasks_waiting_retry",
         "not_before",
         postgresql_where=text("status = 'pending' AND not_before IS NOT NULL"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from orchestrator.state.tables import JOB_FINAL
@@ -21,6 +22,7 @@ class JobLine:
     title: str
     status: str
     reason: str | None
+    paused_at: datetime | None
     cancel_requested_at: datetime | None
     created_at: datetime
     started_at: datetime | None
@@ -94,6 +96,8 @@ class GroupRunView:
     woken_by: str | None
     started_at: datetime
     completed_at: datetime | None
+    head_commit: str | None = None
+    """The integration branch after this run's merge."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,11 @@ class JobView:
     @property
     def subtasks(self) -> tuple[SubtaskView, ...]:
         return tuple(subtask for group in self.groups for subtask in group.subtasks)
+
+    @cached_property
+    def titles(self) -> Mapping[int, str]:
+        """The subtasks' titles by their ids."""
+        return {subtask.subtask_id: subtask.title for subtask in self.subtasks}
 
     @property
     def duration_seconds(self) -> float | None:

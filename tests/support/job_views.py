@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from orchestrator.state.views import AttemptView, GroupView, JobView, SubtaskView
+from orchestrator.state.history import AttemptRecord, JobHistory
+from orchestrator.state.views import AttemptView, EventView, GroupRunView, GroupView, JobView, SubtaskView
 
 NOW = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 
@@ -90,3 +91,50 @@ def a_job(*groups: GroupView, **values: Any) -> JobView:
         "groups": groups,
     }
     return JobView(**plain | values)
+
+
+def a_record(
+    subtask_id: int = 1, number: int = 1, *, start: float = 8, end: float | None = 2, **values: Any
+) -> AttemptRecord:
+    """An attempt from `start` to `end` seconds ago; its agent worked for all but the first and the last tenth of it."""
+    lasted = start - (end or 0)
+    plain: dict[str, Any] = {
+        "id": subtask_id * 100 + number,
+        "subtask_id": subtask_id,
+        "number": number,
+        "worker": "worker-1@host",
+        "agent": "shell",
+        "status": "running" if end is None else "completed",
+        "error": None,
+        "started_at": ago(start),
+        "finished_at": None if end is None else ago(end),
+        "agent_started_at": ago(start - lasted / 10),
+        "agent_duration_seconds": None if end is None else lasted * 0.8,
+        "files_changed": ("a.py",),
+        "exit_code": None if end is None else 0,
+        "commit": None,
+        "ref": None,
+        "usage": None,
+        "cost_usd": None,
+    }
+    return AttemptRecord(**plain | values)
+
+
+def a_run(number: int = 1, *, start: float = 8, end: float | None = 1, **values: Any) -> GroupRunView:
+    plain: dict[str, Any] = {
+        "number": number,
+        "success": None if end is None else True,
+        "failure_reason": None,
+        "conflicts": None,
+        "total_duration_seconds": None if end is None else start - end,
+        "speedup_factor": None if end is None else 1.0,
+        "max_concurrent_agents": None if end is None else 1,
+        "woken_by": None if end is None else "callback",
+        "started_at": ago(start),
+        "completed_at": None if end is None else ago(end),
+    }
+    return GroupRunView(**plain | values)
+
+
+def a_history(job: JobView, *attempts: AttemptRecord, events: tuple[EventView, ...] = ()) -> JobHistory:
+    return JobHistory(job, attempts, events)

@@ -50,6 +50,13 @@ def test_a_cancelled_job_promises_nothing() -> None:
     assert waits_for(job, group, group.subtasks[0]) == "is being cancelled"
 
 
+def test_a_paused_job_says_so_and_what_waits_for_it() -> None:
+    group = a_group(1, "running", a_subtask(1))
+    job = a_job(group, paused_at=NOW)
+    assert status_words(job) == "running, paused"
+    assert waits_for(job, group, group.subtasks[0]) == "waits: the job is paused"
+
+
 def test_the_status_names_the_reason_once() -> None:
     assert status_words(a_job(status="failed", reason="subtasks_failed")) == "failed: subtasks_failed"
     assert status_words(a_job(status="cancelled", reason="cancelled")) == "cancelled"
@@ -60,6 +67,8 @@ def test_the_status_names_the_reason_once() -> None:
     [
         ("job.started", {}, "job 3f2a9c1b04d7 starts: Bookstore models"),
         ("job.finished", {"data": {"status": "failed", "error": "no\nluck"}}, "job failed: no luck"),
+        ("job.paused", {}, "the job is paused: no new agent starts"),
+        ("job.resumed", {}, "the job goes on"),
         ("group.started", {"group_number": 2, "data": {"subtask_ids": [1]}}, "group 2 starts with 1 agent"),
         (
             "attempt.started",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.cli import documents
 from orchestrator.state.views import EventView, GroupRunView, JobLine
-from tests.support.job_views import NOW, a_group, a_job, a_subtask
+from tests.support.job_views import NOW, a_group, a_history, a_job, a_record, a_subtask
 
 PAGE = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
 
@@ -15,9 +15,11 @@ def test_every_field_is_documented() -> None:
     run = GroupRunView(1, True, None, None, 1.0, 1.0, 1, "callback", NOW, NOW)
     job = documents.job(a_job(a_group(1, "completed", a_subtask(1, "completed"), runs=(run,))))
     (group,) = job["groups"]
-    line = documents.job_line(JobLine("a", "t", "running", None, None, NOW, NOW, None, 1.0, {}))
+    line = documents.job_line(JobLine("a", "t", "running", None, None, None, NOW, NOW, None, 1.0, {}))
     event = documents.event(EventView(1, NOW, "job.started", None, None, None))
-    for document in (job, group, group["runs"][0], group["subtasks"][0], line, event):
+    report = documents.report(a_history(a_job(), a_record()))
+    of_report = (report, report["totals"], report["attempts"][0])
+    for document in (job, group, group["runs"][0], group["subtasks"][0], line, event, *of_report):
         undocumented = [name for name in document if name not in PAGE]
         assert undocumented == []
 

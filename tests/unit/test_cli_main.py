@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,64 @@ def test_wrong_settings_are_named(tmp_path: Path) -> None:
     done = _run("list", cwd=tmp_path, ORCHESTRATOR_SLOTS="many")
     assert done.returncode == 2
     assert "slots" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("slotz = 3", "there is no setting slotz"),
+        ("slots = 'x", "The settings file orchestrator.toml can't be read"),
+    ],
+)
+def test_a_wrong_settings_file_is_named(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "orchestrator.toml").write_text(text)
+    done = _run("list", cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("url", ["amqp://me:hunter2@there/0", "there", "redis://there:port/0"])
+def test_a_broker_that_is_no_redis_is_bad_input(url: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("title: One\nsubtasks: [{subtask_id: 1, title: A, agent: scripted}]\n")
+    done = _run("run", "plan.yaml", cwd=tmp_path, ORCHESTRATOR_BROKER_URL=url)
+    assert done.returncode == 2
+    assert "is none of Redis" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_a_broker_that_is_away_ends_a_run_before_anything_is_started(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("title: One\nsubtasks: [{subtask_id: 1, title: A, agent: scripted}]\n")
+    done = _run("run", "plan.yaml", cwd=tmp_path, ORCHESTRATOR_BROKER_URL=f"redis+socket://{tmp_path}/nobody.sock")
+    assert done.returncode == 3
+    assert "can't be reached" in done.stderr
+    assert ".." not in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_plan_that_can_not_be_read_is_told_in_a_line(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    (tmp_path / "plan.yaml").touch(mode=0o000)
+    done = _run("validate", "plan.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: The plan plan.yaml can't be read: Permission denied.")
+
+
+def test_an_interruption_while_modules_are_imported_leaves_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import sys; print('importing', flush=True); sys.stdin.read()")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (-signal.SIGINT, "")
 
 
 def test_a_reader_that_left_is_no_error(tmp_path: Path) -> None:

@@ -1,41 +1,54 @@
-"""What the processes of a fleet are started with."""
+"""What the processes of a fleet are started with, and what Celery's worker is told then."""
 
 from __future__ import annotations
 
-from celery.bin.worker import worker as celery_worker
+import re
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 from orchestrator.cli import processes
+from orchestrator.settings import load_settings
+from workers import node
 
 
-def _value(arguments: tuple[str, ...], option: str) -> str:
-    return arguments[arguments.index(option) + 1]
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[processes.Process], dict[str, Any]]:
+    def told(process: processes.Process) -> dict[str, Any]:
+        assert process.arguments[:2] == ("-m", "workers.node")
+        words = node.parser().parse_args(process.arguments[2:])
+        for name, value in node.variables(words).items():
+            monkeypatch.setenv(name, value)
+        return node.celery_options(words, load_settings())
+
+    return told
 
 
-def test_a_worker_listens_to_every_queue_that_it_can_serve() -> None:
-    process = processes.worker(slots=4, capabilities=["large", "gpu"])
-    assert process.arguments[:5] == ("-m", "celery", "-A", "workers.app", "worker")
-    assert _value(process.arguments, "--queues") == "agents,agents.gpu,agents.large,agents.gpu+large"
-    assert _value(process.arguments, "--concurrency") == "4"
-    assert _value(process.arguments, "--pool") == "threads"
-    assert process.environment == {"ORCHESTRATOR_SLOTS": "4", "ORCHESTRATOR_CAPABILITIES": "large,gpu"}
+def test_a_worker_listens_to_every_queue_that_it_can_serve(told: Callable[..., dict[str, Any]]) -> None:
+    options = told(processes.worker(slots=4, capabilities=["large", "gpu"], log_level="debug"))
+    assert options["queues"] == ["agents", "agents.gpu", "agents.large", "agents.gpu+large"]
+    assert (options["concurrency"], options["pool_cls"], options["loglevel"]) == (4, "threads", "debug")
 
 
-def test_a_dispatcher_takes_no_agents() -> None:
-    process = processes.dispatcher(tag="abc")
-    assert _value(process.arguments, "--queues") == "control"
-    assert _value(process.arguments, "--hostname") == "dispatcher-abc@%h"
+def test_an_option_goes_before_the_variable(
+    told: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_CAPABILITIES", "gpu")
+    assert told(processes.worker(slots=1, capabilities=[]))["queues"] == ["agents"]
 
 
-def test_node_names_differ_unless_named() -> None:
-    names = {_value(processes.worker(slots=1, capabilities=[]).arguments, "--hostname") for _ in range(20)}
+def test_a_dispatcher_takes_no_agents(told: Callable[..., dict[str, Any]]) -> None:
+    options = told(processes.dispatcher(name="abc"))
+    assert options["queues"] == ["control"]
+    assert options["hostname"] == f"abc@{socket.gethostname()}"
+
+
+def test_node_names_differ_unless_named(told: Callable[..., dict[str, Any]]) -> None:
+    names = {told(processes.worker(slots=1, capabilities=[]))["hostname"] for _ in range(20)}
     assert len(names) == 20
-    assert _value(processes.worker(slots=1, capabilities=[], name="w7").arguments, "--hostname") == "w7@%h"
-
-
-def test_celery_knows_every_option() -> None:
-    known = {option for parameter in celery_worker.params for option in parameter.opts}
-    used = {word for word in processes.worker(slots=1, capabilities=[]).arguments if word.startswith("--")}
-    assert used <= known
+    assert all(re.match(r"worker-[0-9a-f]{6}@", name) for name in names)
 
 
 def test_flowers_password_is_in_no_argument() -> None:

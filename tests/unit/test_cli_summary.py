@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli.summary import conflict_words, merge_command, next_lines, print_summary
-from orchestrator.state.views import GroupRunView
+from orchestrator.state.views import GroupRunView, JobView, SubtaskView
 from tests.support.job_views import a_group, a_job, a_subtask, ago, an_attempt
 
 BRANCH = "orchestrator/3f2a9c1b04d7"
@@ -69,3 +69,43 @@ def test_the_summary_tells_what_happened() -> None:
     assert "#2 check_failed: pytest was red: 1 failed" in text
     assert "group 1  failed · 2 subtasks · 4.0 s · speed-up 2.5 ×" in text
     assert "job 3f2a9c1b04d7: failed · 1 of 2, 1 failed · 8.0 s" in text
+
+
+def _printed(job: JobView, width: int = 80) -> str:
+    output = io.StringIO()
+    print_summary(Console(file=output, width=width, force_terminal=True, color_system=None), job)
+    return output.getvalue()
+
+
+def test_a_narrow_terminal_loses_no_count_and_no_outcome() -> None:
+    red = a_subtask(1, "failed", title="A title that is far too long for this", outcome="check_failed", error="red")
+    others = [a_subtask(number, status) for number, status in enumerate(("timeout", "skipped", "cancelled"), start=2)]
+    group = a_group(1, "failed", red, *others, error="subtasks #1, #2, #3 and #4 did not complete" + " at all" * 9)
+    text = _printed(a_job(group, status="failed", reason="subtasks_failed", finished_at=ago(0)))
+    assert "check_failed\n" in text
+    assert "1 failed, 1 timed out, 1 cancelled, 1 skipped · 8.0 s" in text
+    assert "at all\n" in text
+    assert text.count("…") == 1, "only the long title is cut"
+
+
+def test_what_the_job_says_is_not_said_again_by_its_parts() -> None:
+    said = "the job was cancelled"
+    parts = [a_subtask(number, "cancelled", error=said) for number in (1, 2)]
+    job = a_job(a_group(1, "cancelled", *parts, error=said), status="cancelled", error=said, finished_at=ago(0))
+    assert _printed(job, width=120).count(said) == 1
+
+
+def test_one_subtask_alone_has_no_speed_up() -> None:
+    run = GroupRunView(1, True, None, None, 4.0, 0.7, 1, "callback", ago(5), ago(1))
+    job = a_job(a_group(1, "completed", a_subtask(1, "completed"), runs=(run,)), status="completed", finished_at=ago(0))
+    assert "speed-up" not in _printed(job)
+
+
+def test_logs_are_not_named_where_no_agent_has_started() -> None:
+    def lines(*subtasks: SubtaskView) -> list[str]:
+        return next_lines(a_job(a_group(1, "failed", *subtasks), status="failed", finished_at=ago(0)))
+
+    missing = a_subtask(1, "failed", outcome="agent_missing")
+    assert "See which agents are there: orchestrator agents" in lines(missing)
+    assert not any("orchestrator logs" in line for line in lines(missing))
+    assert "See why: orchestrator logs 3f2a9c1b04d7" in lines(missing, a_subtask(2, "failed", outcome="failed"))

@@ -43,7 +43,7 @@ def _print(jobs: list[JobLine]) -> None:
     rows = [
         (
             job.id,
-            "cancelling" if job.cancel_requested_at and not job.finished_at else job.status,
+            _status(job),
             local_time(job.created_at),
             duration(job.duration_seconds),
             counted(job.subtasks),
@@ -51,5 +51,13 @@ def _print(jobs: list[JobLine]) -> None:
         )
         for job in jobs
     ]
-    styles = STYLES | {"cancelling": "yellow"}
+    styles = STYLES | {"cancelling": "yellow", "paused": "yellow"}
     print_table(console(), ("job", "status", "submitted", "time", "subtasks", "title"), rows, styles=styles)
+
+
+def _status(job: JobLine) -> str:
+    if job.finished_at is not None:
+        return job.status
+    if job.cancel_requested_at is not None:
+        return "cancelling"
+    return "paused" if job.paused_at is not None else job.status

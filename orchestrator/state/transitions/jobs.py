@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from orchestrator.state.events import record_event
+from orchestrator.state.one_trip import Statement
 from orchestrator.state.outbox import Message, settle_control, settle_job
 from orchestrator.task_names import START_JOB
 
@@ -26,7 +27,6 @@ class Job:
     branch: str | None
     head_commit: str | None
     parallelization_strategy: str
-    plan: Mapping[str, Any]
     reason: str | None
     deadline_at: datetime | None
     cancel_requested_at: datetime | None
@@ -39,17 +39,26 @@ class Job:
 
 _LOCK = text(
     """
-    SELECT id, title, status, repo, base_commit, branch, head_commit, parallelization_strategy, plan, reason,
-           deadline_at, cancel_requested_at
-    FROM jobs WHERE id = :job_id FOR UPDATE
+    SELECT id, title, status, repo, base_commit, branch, head_commit, parallelization_strategy, reason, deadline_at,
+           cancel_requested_at
+    FROM jobs WHERE id = :job_id FOR NO KEY UPDATE
     """
 )
 
 
 def lock_job(connection: Connection, job_id: str) -> Job | None:
-    """Take the job's row: the first statement of each transaction that changes more than one row of it."""
-    row = connection.execute(_LOCK, {"job_id": job_id}).one_or_none()
+    """Take the job's row: the first statement of each transaction that changes more than one row of it.
+
+    The lock lets foreign keys of other transactions pass (NO KEY): a claim writes an event, which refers to the job, and
+    must not wait for those who hold the job and wait for what the claim has locked.
+    """
+    row = connection.execute(*lock_statement(job_id)).one_or_none()
     return Job(**row._mapping) if row else None
+
+
+def lock_statement(job_id: str) -> Statement:
+    """`lock_job` for a transaction that is sent in one trip; its row holds the job's columns."""
+    return _LOCK, {"job_id": job_id}
 
 
 def start_job(connection: Connection, job_id: str) -> bool:
@@ -104,13 +113,59 @@ def request_end(connection: Connection, job_id: str, reason: str) -> bool:
     return landed is not None
 
 
+_PAUSE = text(
+    """
+    WITH paused AS (
+        UPDATE jobs SET paused_at = clock_timestamp()
+        WHERE id = :job_id AND finished_at IS NULL AND cancel_requested_at IS NULL AND paused_at IS NULL
+        RETURNING id
+    ), taken_back AS (
+        UPDATE subtasks SET released_at = NULL
+        FROM paused WHERE job_id = paused.id AND status = 'pending' AND released_at IS NOT NULL
+        RETURNING subtask_id
+    ), quiet AS (
+        UPDATE outbox SET due_at = NULL
+        WHERE job_id = :job_id AND subtask_id IN (SELECT subtask_id FROM taken_back)
+    )
+    SELECT id FROM paused
+    """
+)
+
+
+def pause_job(connection: Connection, job_id: str) -> bool:
+    """Let nothing new of the job start, with its row locked; no status changes. False: paused already, ending or final.
+
+    What was released and not yet claimed loses its place: a claim asks for one, so from the commit on none gets through,
+    however late its message comes, and nothing is published meanwhile. `release` refuses until `resume_job`.
+    """
+    landed = connection.execute(_PAUSE, {"job_id": job_id}).first()
+    if landed:
+        record_event(connection, "job.paused", job_id)
+    return landed is not None
+
+
+def resume_job(connection: Connection, job_id: str) -> bool:
+    """Undo a pause, with the job's row locked; `release` is to follow in the same transaction. False: not paused."""
+    landed = connection.execute(
+        text(
+            "UPDATE jobs SET paused_at = NULL"
+            " WHERE id = :job_id AND finished_at IS NULL AND paused_at IS NOT NULL RETURNING id"
+        ),
+        {"job_id": job_id},
+    ).first()
+    if landed:
+        record_event(connection, "job.resumed", job_id)
+    return landed is not None
+
+
 def reopen_job(connection: Connection, job_id: str) -> bool:
-    """failed or cancelled → running, for a retry of its failed subtasks. Its deadline starts anew."""
+    """failed or cancelled → running, for a retry of its failed subtasks. Its deadline starts anew, a pause is over."""
     landed = connection.execute(
         text(
             """
             UPDATE jobs SET status = 'running', reason = NULL, error = NULL, finished_at = NULL,
-                            cancel_requested_at = NULL, deadline_at = clock_timestamp() + (deadline_at - created_at),
+                            cancel_requested_at = NULL, paused_at = NULL,
+                            deadline_at = clock_timestamp() + (deadline_at - created_at),
                             head_commit = coalesce(head_commit, base_commit),
                             started_at = coalesce(started_at, clock_timestamp())
             WHERE id = :job_id AND status IN ('failed', 'cancelled') RETURNING id
@@ -140,7 +195,7 @@ _RELEASE = text(
         SELECT subtask_id FROM subtasks
         WHERE job_id = :job_id AND status = 'pending' AND released_at IS NULL
           AND (not_before IS NULL OR not_before <= clock_timestamp())
-          AND group_number IN (SELECT number FROM groups WHERE job_id = :job_id AND status = 'running')
+          AND group_number = (SELECT min(number) FROM groups WHERE job_id = :job_id AND status = 'running')
         ORDER BY estimated_duration_seconds DESC, subtask_id
         LIMIT coalesce((SELECT greatest(free, 0) FROM places), 0)
     ), released AS (
@@ -164,4 +219,14 @@ def release(connection: Connection, job_id: str) -> list[Message]:
     the count exact. The messages are to be published after the commit, longest estimate first. Nothing
     is released while the job is paused, ending or final.
     """
-    return [Message(row.id, row.message) for row in connection.execute(_RELEASE, {"job_id": job_id})]
+    return released([dict(row._mapping) for row in connection.execute(*release_statement(job_id))])
+
+
+def release_statement(job_id: str) -> Statement:
+    """`release` for a transaction that is sent in one trip; `released` reads its rows."""
+    return _RELEASE, {"job_id": job_id}
+
+
+def released(rows: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """The messages to publish after the commit, in their order."""
+    return [Message(row["id"], row["message"]) for row in rows]

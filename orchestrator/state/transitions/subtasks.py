@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from orchestrator.outcomes import Outcome, SubtaskOutcome, subtask_status_after
 from orchestrator.retry_policy import Retry
 from orchestrator.state.events import record_event
+from orchestrator.state.one_trip import Statement, in_one_trip
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ _CLAIM = text(
 
 
 def claim(
-    connection: Connection,
+    engine: Engine,
     job_id: str,
     subtask_id: int,
     *,
@@ -137,20 +138,18 @@ def claim(
     in its back-off, at work elsewhere or final, when the job is ending, and for a message of an earlier group run: it
     would count in a chord that nobody waits for. Copies, late messages and messages out of order all end here.
     """
-    row = connection.execute(
-        _CLAIM,
-        {
-            "job_id": job_id,
-            "subtask_id": subtask_id,
-            "chord_id": chord_id,
-            "worker": worker,
-            "token": lease_token,
-            "lease_seconds": lease_seconds,
-        },
-    ).one_or_none()
-    if row is None:
+    parameters = {
+        "job_id": job_id,
+        "subtask_id": subtask_id,
+        "chord_id": chord_id,
+        "worker": worker,
+        "token": lease_token,
+        "lease_seconds": lease_seconds,
+    }
+    (rows,) = in_one_trip(engine, (_CLAIM, parameters))
+    if not rows:
         return None
-    values = dict(row._mapping)
+    values = rows[0]
     left = values.pop("seconds_to_deadline")
     deadline = None if left is None else time.monotonic() + float(left)
     return Claim(**values, lease_token=lease_token, deadline_monotonic=deadline)
@@ -167,35 +166,43 @@ def is_final(connection: Connection, job_id: str, subtask_id: int) -> bool:
 
 _END_ATTEMPT = text(
     """
-    UPDATE attempts
-    SET status = :outcome, error = :error, result = :result, commit = :commit, ref = :ref,
-        files_changed = CAST(:files_changed AS jsonb), exit_code = :exit_code, signal = :signal,
-        check_output = :check_output, session_id = :session_id, usage = CAST(:usage AS jsonb), cost_usd = :cost_usd,
-        agent_started_at = :agent_started_at, agent_duration_seconds = :agent_duration_seconds,
-        finished_at = clock_timestamp()
-    WHERE lease_token = :token AND status = 'running'
-    RETURNING job_id, subtask_id, number,
-              (SELECT group_number FROM subtasks s WHERE s.job_id = attempts.job_id AND s.subtask_id = attempts.subtask_id)
+    WITH attempt AS (
+        UPDATE attempts
+        SET status = :outcome, error = :error, result = :result, commit = :commit, ref = :ref,
+            files_changed = CAST(:files_changed AS jsonb), exit_code = :exit_code, signal = :signal,
+            check_output = :check_output, session_id = :session_id, usage = CAST(:usage AS jsonb), cost_usd = :cost_usd,
+            agent_started_at = :agent_started_at, agent_duration_seconds = :agent_duration_seconds,
+            finished_at = clock_timestamp()
+        WHERE lease_token = :token AND status = 'running' AND job_id = :job_id AND subtask_id = :subtask_id
+        RETURNING number
+    ), subtask AS (
+        UPDATE subtasks s
+        SET status = :status, outcome = :outcome, error = :error, result = :result, commit = :winner,
+            feedback = :feedback,
+            failures = failures + :failure, redeliveries = redeliveries + :redelivery,
+            provider_faults = CASE WHEN :provider_fault = 1 THEN provider_faults + 1 ELSE 0 END,
+            released_at = CASE WHEN :status = 'pending' THEN NULL ELSE released_at END,
+            not_before = clock_timestamp() + make_interval(secs => :wait_seconds),
+            finished_at = CASE WHEN :status = 'pending' THEN NULL ELSE clock_timestamp() END
+        FROM attempt
+        WHERE s.job_id = :job_id AND s.subtask_id = :subtask_id AND s.status = 'in_progress'
+        RETURNING s.group_number, attempt.number
+    ), answered AS (
+        DELETE FROM outbox
+        WHERE job_id = :job_id AND subtask_id = :subtask_id AND :status <> 'pending' AND EXISTS (SELECT FROM attempt)
+    ), event AS (
+        INSERT INTO events (job_id, group_number, subtask_id, attempt, name, data)
+        SELECT :job_id, group_number, :subtask_id, number, 'attempt.finished', CAST(:event AS jsonb) FROM subtask
+        RETURNING pg_notify('orchestrator_events', job_id)
+    )
+    SELECT number FROM attempt, event
     """
 )
 
-_END_SUBTASK = text(
-    """
-    UPDATE subtasks
-    SET status = :status, outcome = :outcome, error = :error, result = :result, commit = :commit,
-        feedback = :feedback,
-        failures = failures + :failure, redeliveries = redeliveries + :redelivery,
-        provider_faults = CASE WHEN :provider_fault = 1 THEN provider_faults + 1 ELSE 0 END,
-        released_at = CASE WHEN :status = 'pending' THEN NULL ELSE released_at END,
-        not_before = clock_timestamp() + make_interval(secs => :wait_seconds),
-        finished_at = CASE WHEN :status = 'pending' THEN NULL ELSE clock_timestamp() END
-    WHERE job_id = :job_id AND subtask_id = :subtask_id AND status = 'in_progress'
-    """
-)
 
-
-def end_attempt(
-    connection: Connection,
+def end_statement(
+    job_id: str,
+    subtask_id: int,
     lease_token: str,
     end: AttemptEnd,
     *,
@@ -204,53 +211,43 @@ def end_attempt(
     failure: bool = False,
     redelivery: bool = False,
     provider_fault: bool = False,
-) -> bool:
-    """The attempt's outcome, and in_progress → pending (with a retry) or final. False: the lease is not ours any more.
+) -> Statement:
+    """The attempt's outcome, and in_progress → pending (with a retry) or final: one statement that answers with a row,
+    or without one where the lease is not ours any more.
 
-    The job's row is locked. A retry gives the place back: `release` is to follow in the same transaction.
+    The job's row is to be locked before it. A retry gives the place back: `release` is to follow in the same transaction.
     """
-    values = {name: storable(value) for name, value in asdict(end).items()}
-    values["files_changed"] = json.dumps([storable(name) for name in end.files_changed])
-    values["usage"] = json.dumps(dict(end.usage))
-    attempt = connection.execute(_END_ATTEMPT, {**values, "token": lease_token}).one_or_none()
-    if attempt is None:
-        return False
     status = "pending" if retry else subtask_status_after(end.outcome)
-    connection.execute(
-        _END_SUBTASK,
-        {
-            "job_id": attempt.job_id,
-            "subtask_id": attempt.subtask_id,
-            "status": status,
-            "outcome": end.outcome,
-            "error": values["error"],
-            "result": values["result"],
-            "commit": end.commit if end.outcome is Outcome.COMPLETED else None,
-            "feedback": storable(feedback),
-            "failure": int(failure),
-            "redelivery": int(redelivery),
-            "provider_fault": int(provider_fault),
-            "wait_seconds": retry.after_seconds if retry else None,
-        },
-    )
-    if status != "pending":
-        connection.execute(
-            text("DELETE FROM outbox WHERE job_id = :job_id AND subtask_id = :subtask_id"),
-            {"job_id": attempt.job_id, "subtask_id": attempt.subtask_id},
-        )
-    record_event(
-        connection,
-        "attempt.finished",
-        attempt.job_id,
-        group_number=attempt.group_number,
-        subtask_id=attempt.subtask_id,
-        attempt=attempt.number,
-        outcome=end.outcome,
-        error=values["error"],
-        subtask_status=status,
-        retry_after_seconds=retry.after_seconds if retry else None,
-    )
-    return True
+    values = {name: storable(value) for name, value in vars(end).items()}
+    return _END_ATTEMPT, {
+        **values,
+        "files_changed": json.dumps([storable(name) for name in end.files_changed]),
+        "usage": json.dumps(dict(end.usage)),
+        "job_id": job_id,
+        "subtask_id": subtask_id,
+        "token": lease_token,
+        "status": status,
+        "winner": end.commit if end.outcome is Outcome.COMPLETED else None,
+        "feedback": storable(feedback),
+        "failure": int(failure),
+        "redelivery": int(redelivery),
+        "provider_fault": int(provider_fault),
+        "wait_seconds": retry.after_seconds if retry else None,
+        "event": json.dumps(
+            {
+                "outcome": end.outcome,
+                "error": values["error"],
+                "subtask_status": status,
+                "retry_after_seconds": retry.after_seconds if retry else None,
+            }
+        ),
+    }
+
+
+def end_attempt(connection: Connection, ending: Statement) -> bool:
+    """Execute what `end_statement` has made. False: the lease is not ours any more."""
+    statement, parameters = ending
+    return connection.execute(statement, parameters).first() is not None
 
 
 def end_pending(

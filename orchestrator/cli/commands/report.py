@@ -1,0 +1,108 @@
+"""`orchestrator report`: all that happened in one job, for the terminal, for programs, or as a page to keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.options import JsonOption, NewestJobArgument
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.state.history import JobHistory
+
+
+def report(
+    job: NewestJobArgument = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained HTML page with a timeline.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of text.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell the whole story of one job.
+
+    Totals, groups, every attempt with its worker, conflicts and failures. It may still run: the report is of now.
+    """
+    from orchestrator.cli import documents
+    from orchestrator.cli.connect import chosen_job, database
+    from orchestrator.cli.files import require_place_for, write_text
+    from orchestrator.cli.render import print_json, say
+    from orchestrator.errors import IllegalRequest
+    from orchestrator.state.history import job_history
+
+    if (html is not None) + markdown + as_json > 1:
+        raise IllegalRequest("A report takes one form at a time: --html, --markdown or --json.")
+    if html is not None:
+        require_place_for(html)
+    with database() as engine:
+        history = job_history(engine, chosen_job(engine, job))
+    if as_json:
+        print_json(documents.report(history))
+    elif markdown:
+        from orchestrator.cli.report_markdown import markdown_report
+
+        print(markdown_report(history))
+    elif html is not None:
+        from orchestrator.cli.report_html import html_report
+
+        write_text(html, html_report(history))
+        say(f"Wrote {html}: the report of job {history.job.id}.")
+    else:
+        _print(history)
+
+
+def _print(history: JobHistory) -> None:
+    from rich.text import Text
+
+    from orchestrator.cli.render import console, first_line, print_line
+    from orchestrator.cli.summary import print_summary
+
+    to = console()
+    print_line(to, Text.assemble((history.job.id, "bold"), f"  {first_line(history.job.title)}"))
+    to.print()
+    _print_attempts(to, history)
+    print_summary(to, history.job)
+    _print_totals(to, history)
+
+
+def _print_attempts(to: Console, history: JobHistory) -> None:
+    from orchestrator.cli.render import duration, print_table
+
+    rows = [
+        (
+            f"+{duration((attempt.started_at - history.origin).total_seconds())}",
+            attempt.worker,
+            f"#{attempt.subtask_id}" + (f" attempt {attempt.number}" if attempt.number > 1 else ""),
+            attempt.status,
+            duration(((attempt.finished_at or history.job.now) - attempt.started_at).total_seconds()),
+            duration(attempt.agent_duration_seconds),
+            attempt.error if attempt.status != "completed" else "",
+        )
+        for attempt in history.attempts
+    ]
+    if rows:
+        headers = ("start", "worker", "subtask", "outcome", "time", "agent", "")
+        print_table(to, headers, rows, longest={"worker": max(to.width // 4, 16)})
+        to.print()
+
+
+def _print_totals(to: Console, history: JobHistory) -> None:
+    from orchestrator.cli.render import duration, plural, print_line
+    from orchestrator.cli.report_figures import totals
+
+    sums = totals(history)
+    to.print()
+    print_line(
+        to,
+        f"{plural(sums.attempts, 'attempt')}, {sums.repeated_attempts} of them repeated, on {plural(sums.workers, 'worker')}",
+    )
+    speed_up = f" · speed-up {sums.speedup_factor:.1f} ×" if sums.speedup_factor else ""
+    print_line(to, f"{duration(sums.agent_seconds)} of agents' time in {duration(sums.wall_seconds)}{speed_up}")
+    if sums.tokens is not None:
+        print_line(to, f"{sums.tokens:,} tokens reported")
+    if sums.cost_usd is not None:
+        print_line(to, f"${sums.cost_usd:,.2f} of cost reported")

@@ -1,0 +1,121 @@
+"""A report as Markdown, for a pull request or a chat; whatever a job holds is shown as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from orchestrator.cli.describe import event_words, status_words
+from orchestrator.cli.render import counted, duration, in_one_line, plural, shortened
+from orchestrator.cli.report_figures import totals
+from orchestrator.cli.summary import conflict_words
+from orchestrator.redaction import redact_url
+from orchestrator.state.history import JobHistory
+
+_MEANS_SOMETHING = re.compile(r"([\\`*_{}\[\]<>&#|~!@])")
+"""What Markdown or HTML would take as markup; `@` so that nobody is notified."""
+ERROR_SHOWN = 300
+
+
+def markdown_report(history: JobHistory) -> str:
+    """The whole report, each part under a heading of its own."""
+    return "\n".join([*_head(history), *_groups(history), *_subtasks(history), *_failures(history), *_events(history)])
+
+
+def _head(history: JobHistory) -> Iterator[str]:
+    job, sums = history.job, totals(history)
+    yield f"# {_text(job.title)}"
+    yield ""
+    yield f"- Job `{job.id}`: **{_text(status_words(job))}**"
+    if job.error:
+        yield f"- {_text(job.error)}"
+    yield f"- Subtasks completed: {counted(sums.subtasks)}; {plural(sums.attempts, 'attempt')}, {plural(sums.workers, 'worker')}"
+    speed_up = f", speed-up {sums.speedup_factor:.1f} ×" if sums.speedup_factor else ""
+    yield f"- {duration(sums.wall_seconds)} wall time, {duration(sums.agent_seconds)} of agents' time{speed_up}"
+    if sums.tokens is not None or sums.cost_usd is not None:
+        reported = [f"{sums.tokens:,} tokens"] if sums.tokens is not None else []
+        reported += [f"${sums.cost_usd:,.2f}"] if sums.cost_usd is not None else []
+        yield f"- {', '.join(reported)} reported"
+    if job.repo:
+        head = f" at `{job.head_commit[:10]}`" if job.head_commit else ""
+        yield f"- Branch `{job.branch}`{head} of {_text(redact_url(job.repo))}"
+    yield ""
+
+
+def _groups(history: JobHistory) -> Iterator[str]:
+    yield "## Groups"
+    yield ""
+    rows = [
+        (
+            str(group.number),
+            group.status,
+            str(len(group.runs)),
+            str(len(group.subtasks)),
+            duration(group.wall_seconds),
+            f"{group.speedup_factor:.1f} ×" if group.speedup_factor else "–",
+            _text(group.error),
+        )
+        for group in history.job.groups
+    ]
+    yield from _table(("group", "status", "runs", "subtasks", "wall time", "speed-up", ""), rows)
+
+
+def _subtasks(history: JobHistory) -> Iterator[str]:
+    yield "## Subtasks"
+    yield ""
+    rows = [
+        (
+            str(subtask.group_number),
+            str(subtask.subtask_id),
+            _text(subtask.title),
+            _text(subtask.agent),
+            subtask.status + (f" ({subtask.outcome})" if subtask.outcome not in (None, subtask.status) else ""),
+            str(subtask.attempts),
+            duration(subtask.attempt.duration_seconds) if subtask.attempt else "–",
+            str(len(subtask.attempt.files_changed)) if subtask.attempt else "–",
+            f"`{subtask.commit[:10]}`" if subtask.commit else "–",
+        )
+        for group in history.job.groups
+        for subtask in group.subtasks
+    ]
+    yield from _table(("group", "id", "title", "agent", "status", "tries", "time", "files", "commit"), rows)
+
+
+def _failures(history: JobHistory) -> Iterator[str]:
+    """Conflicts and errors: what a reader has to do something about."""
+    conflicts = [
+        conflict_words(conflict)
+        for group in history.job.groups
+        for run in group.runs
+        for conflict in run.conflicts or ()
+    ]
+    errors = [
+        f"#{subtask.subtask_id} {subtask.outcome or subtask.status}: {shortened(in_one_line(subtask.error), ERROR_SHOWN)}"
+        for subtask in history.job.subtasks
+        if subtask.status in ("failed", "timeout")
+    ]
+    if conflicts or errors:
+        yield "## Conflicts and failures"
+        yield ""
+        yield from (f"- {_text(words)}" for words in [*conflicts, *errors])
+        yield ""
+
+
+def _events(history: JobHistory) -> Iterator[str]:
+    yield "## Events"
+    yield ""
+    for event in history.events:
+        words = event_words(history.job, event)
+        if words:
+            yield f"- +{duration((event.at - history.origin).total_seconds())} {_text(words)}"
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(headers)} |"
+    yield f"|{'---|' * len(headers)}"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+    yield ""
+
+
+def _text(value: str | None) -> str:
+    return _MEANS_SOMETHING.sub(r"\\\1", in_one_line(value))

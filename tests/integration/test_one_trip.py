@@ -1,0 +1,103 @@
+"""Transactions in one round trip, and many attempts at once."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from sqlalchemy import text
+
+from orchestrator.errors import DatabaseUnavailable
+from orchestrator.state.engine import create_engine
+from orchestrator.state.one_trip import WITHOUT_DISK, in_one_trip
+from tests.support.fleet import TestFleet
+from tests.support.services import PostgresService
+
+pytestmark = pytest.mark.stack
+
+COUNT = text("SELECT count(*) AS seen FROM notes")
+ADD = text("INSERT INTO notes VALUES (:number)")
+
+
+@pytest.fixture
+def notes(database: str) -> str:
+    engine = create_engine(database)
+    in_one_trip(engine, (text("CREATE TABLE notes (number integer PRIMARY KEY)"), {}))
+    engine.dispose()
+    return database
+
+
+def test_all_statements_count_or_none(notes: str) -> None:
+    engine = create_engine(notes)
+    with pytest.raises(Exception, match="duplicate key"):
+        in_one_trip(engine, (ADD, {"number": 1}), (ADD, {"number": 1}), (COUNT, {}))
+    assert in_one_trip(engine, WITHOUT_DISK, (COUNT, {})) == [[], [{"seen": 0}]]
+    assert in_one_trip(engine, (ADD, {"number": 1}), (COUNT, {})) == [[], [{"seen": 1}]]
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    engine.dispose()
+
+
+def test_a_statement_after_a_lock_sees_what_was_committed_while_it_waited(notes: str) -> None:
+    """What makes the window of places exact: the count is taken after the lock, not when the trip began."""
+    engine = create_engine(notes)
+    lock = text("LOCK TABLE notes IN EXCLUSIVE MODE")
+    answers: list[int] = []
+    with engine.begin() as holder:
+        holder.execute(lock)
+        waiter = threading.Thread(
+            target=lambda: answers.append(in_one_trip(engine, (lock, {}), (COUNT, {}))[1][0]["seen"])
+        )
+        waiter.start()
+        holder.execute(ADD, {"number": 1})
+    waiter.join()
+    assert answers == [1]
+    engine.dispose()
+
+
+def test_a_restarted_server_costs_no_error_and_a_stopped_one_is_said(postgres: PostgresService, notes: str) -> None:
+    engine = create_engine(notes)
+    in_one_trip(engine, (COUNT, {}))
+    postgres.restart()
+    assert in_one_trip(engine, (COUNT, {})) == [[{"seen": 0}]]
+    postgres.stop()
+    with pytest.raises(DatabaseUnavailable):
+        in_one_trip(engine, (COUNT, {}))
+    engine.dispose()
+
+
+def test_fifty_ends_at_once_never_wait_for_each_other_in_a_circle(fleet: TestFleet) -> None:
+    """Claims, ends and marks of one job touch the same rows; before they were put in order, this job met deadlocks."""
+    fleet.start_dispatcher()
+    fleet.start_worker(slots=20)
+    nothing = [{"subtask_id": n, "title": "Nothing", "parallel_group": 1 + n % 3} for n in range(1, 151)]
+    job_id = fleet.submit(
+        {"title": "Many", "max_parallel_agents": 50, "defaults": {"agent": "no-op"}, "subtasks": nothing}
+    )
+    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    attempts = fleet.rows("SELECT status FROM attempts WHERE job_id = :id", id=job_id)
+    assert [row["status"] for row in attempts] == ["completed"] * 150
+    merged = fleet.rows("SELECT woken_by FROM group_runs WHERE job_id = :id", id=job_id)
+    assert [row["woken_by"] for row in merged] == ["callback"] * 3
+    (found,) = fleet.rows("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    assert found["deadlocks"] == 0
+
+
+def test_an_in_process_agent_hears_of_its_time_limit_and_of_a_cancellation(fleet: TestFleet) -> None:
+    from orchestrator.dispatch.steering import cancel_job
+    from tests.support.waiting import wait_until
+
+    fleet.start_dispatcher()
+    fleet.start_worker()
+    wait = {"title": "Wait", "agent": {"name": "no-op", "seconds": 600}, "parallel_group": 1, "max_retries": 0}
+    job_id = fleet.submit(
+        {
+            "title": "Waiting",
+            "subtasks": [{"subtask_id": 1, "timeout": "1s", **wait}, {"subtask_id": 2, **wait}],
+        }
+    )
+    wait_until(lambda: fleet.subtasks(job_id)[1]["finished_at"], "the first one is out of time")
+    assert fleet.subtasks(job_id)[1]["outcome"] == "timeout"
+    wait_until(lambda: fleet.subtasks(job_id)[2]["status"] == "in_progress", "the second one waits")
+    cancel_job(fleet.client, job_id)
+    assert fleet.wait_for_end(job_id)["status"] == "cancelled"
+    assert fleet.subtasks(job_id)[2]["outcome"] == "cancelled"
