@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -20,6 +21,9 @@ from pydantic_settings import (
 )
 
 from orchestrator.errors import ConfigurationError
+
+CONFIG_VARIABLE: Final = "ORCHESTRATOR_CONFIG"
+CONFIG_FILE: Final = "orchestrator.toml"
 
 
 def default_state_dir() -> Path:
@@ -65,7 +69,9 @@ class Settings(BaseSettings):
     slots: int = Field(8, ge=1, le=1000, description="agents at once in one worker process")
     log_format: str = Field("text", pattern="^(text|json)$", description="logs of worker and dispatcher")
 
-    lease_seconds: float = Field(30.0, ge=2, description="how long a worker or a merging dispatcher may be silent before its work is lost")
+    lease_seconds: float = Field(
+        30.0, ge=2, description="how long a worker or a merging dispatcher may be silent before its work is lost"
+    )
     renew_seconds: float = Field(
         2.0, gt=0, description="how often a worker renews its leases and hears of cancellations"
     )
@@ -88,6 +94,14 @@ class Settings(BaseSettings):
     max_log_bytes: int = Field(
         16 * 2**20, ge=2**16, description="log kept per attempt: half from its head, half from its tail"
     )
+    max_output_bytes: int | None = Field(2**30, ge=1, description="what one attempt may write to stdout and stderr")
+    max_workspace_bytes: int | None = Field(
+        None, ge=1, description="disk that one attempt's workspace may take; default: no limit"
+    )
+    cgroup: Path | None = Field(
+        None,
+        description="cgroup v2 folder for the attempts' own groups; default: the worker's group, if systemd delegates it",
+    )
 
     @property
     def workspaces_dir(self) -> Path:
@@ -107,7 +121,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = Path(os.environ.get("ORCHESTRATOR_CONFIG", "orchestrator.toml"))
+        file = Path(os.environ.get(CONFIG_VARIABLE, CONFIG_FILE))
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file))
 
 
@@ -116,9 +130,19 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        wrong = "; ".join(_in_words(e) for e in error.errors())
         raise ConfigurationError(
             f"The settings can't be used: {wrong}.", recovery="See ORCHESTRATOR_* variables and orchestrator.toml."
         ) from error
     except ValueError as error:  # TOML that is no TOML
-        raise ConfigurationError(f"The settings file can't be read: {error}.") from error
+        file = os.environ.get(CONFIG_VARIABLE, CONFIG_FILE)
+        raise ConfigurationError(
+            f"The settings file {file} can't be read: {error}.",
+            context={"file": file},
+            recovery=f"Mend it, or name another one in {CONFIG_VARIABLE}.",
+        ) from error
+
+
+def _in_words(error: ErrorDetails) -> str:
+    name = ".".join(map(str, error["loc"]))
+    return f"there is no setting {name}" if error["type"] == "extra_forbidden" else f"{name}: {error['msg']}"

@@ -177,8 +177,9 @@ class Reconciler:
             if job is None or not leases.still_expired(connection, lease.lease_token):
                 return
             ending = job.steered_to_its_end
-            subtasks.end_attempt(
-                connection,
+            end = subtasks.end_statement(
+                lease.job_id,
+                lease.subtask_id,
                 lease.lease_token,
                 AttemptEnd(
                     Outcome.CANCELLED if ending else Outcome.WORKER_LOST,
@@ -188,6 +189,7 @@ class Reconciler:
                 feedback=None,
                 redelivery=True,
             )
+            subtasks.end_attempt(connection, end)
             messages = jobs.release(connection, lease.job_id)
             end_job_if_idle(connection, lease.job_id)
         self._fleet.publish(messages)

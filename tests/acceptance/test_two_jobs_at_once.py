@@ -24,9 +24,13 @@ GROUPS, SIZE = 3, 20
 
 
 def counting_plan(repository: Path, diary: Path, limit: int) -> dict[str, Any]:
-    """3 groups of 20 agents; each writes its own start and end into the diary, and a file of its own."""
+    """3 groups of 20 agents; each writes its own start and end into the diary, and a file of its own.
+
+    The first ones wait for each other: however slow the machine is, as many as the limit allows are seen at once.
+    """
     command = (
-        f'echo "+ $(date +%s%N)" >> {diary}; sleep 0.2; echo $ORCHESTRATOR_SUBTASK > $ORCHESTRATOR_SUBTASK.txt; '
+        f'echo "+ $(date +%s%N)" >> {diary}; until [ $(grep -c "^+" {diary}) -ge {limit} ]; do sleep 0.05; done; sleep 0.1; '
+        f"echo $ORCHESTRATOR_SUBTASK > $ORCHESTRATOR_SUBTASK.txt; "
         f'echo "- $(date +%s%N)" >> {diary}'
     )
     return {
