@@ -1,5 +1,5 @@
 """`python -m orchestrator`: the same as the `orchestrator` program."""
 
-from orchestrator.cli.main import main
+from orchestrator.cli.program import main
 
 main()

@@ -6,6 +6,7 @@ What stands here is the cure for something measured; `docs/decisions/0002-celery
 from __future__ import annotations
 
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -18,17 +19,33 @@ from orchestrator.task_names import AGENTS_QUEUE, CONTROL_QUEUE, MERGE_GROUP, RU
 
 SOCKET_SECONDS: Final = 10
 CHECK_SECONDS: Final = 3
+REDIS_SCHEMES: Final = {"redis", "rediss", "redis+socket"}
 CHORD_SECONDS: Final = 30 * 24 * 3600
 """Longer than any header: a shorter expiry and the chord's callback never runs."""
 
 
 def create_app(settings: Settings) -> Celery:
-    """The application for these settings. Raises `ConfigurationError` where no broker is named."""
+    """The application for these settings. Raises `ConfigurationError` where no broker, or no Redis, is named."""
     if settings.broker_url is None:
         raise ConfigurationError("No broker is configured.", recovery="Set ORCHESTRATOR_BROKER_URL to a Redis URL.")
+    _refuse_other_than_redis(settings.broker_url)
     app = Celery("orchestrator", broker=settings.broker_url, backend=settings.broker_url, set_as_current=True)
     app.conf.update(_configuration(keepalive=not settings.broker_url.startswith("redis+socket")))
     return app
+
+
+def _refuse_other_than_redis(url: str) -> None:
+    """Celery knows other transports, and would answer a word that it doesn't know with a KeyError."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in REDIS_SCHEMES and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is no number
+        sound = False
+    if not sound:
+        raise ConfigurationError(
+            f"The broker's URL {redact_url(url)} is none of Redis.",
+            recovery="Set ORCHESTRATOR_BROKER_URL, such as redis://:password@host:6379/0.",
+        )
 
 
 def _configuration(*, keepalive: bool) -> dict[str, Any]:
@@ -88,7 +105,7 @@ def check_broker(settings: Settings) -> None:
             redis.client.ping()
     except (OperationalError, RedisError, OSError) as error:
         raise BrokerUnavailable(
-            f"Redis at {redact_url(settings.broker_url or '')} can't be reached: {error}.",
+            f"Redis at {redact_url(settings.broker_url or '')} can't be reached: {str(error).rstrip('.')}.",
             context={"broker_url": redact_url(settings.broker_url or "")},
             recovery="Start it, or mend ORCHESTRATOR_BROKER_URL.",
         ) from error

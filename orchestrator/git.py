@@ -68,6 +68,13 @@ KEPT_FOR_REMOTES: Final = re.compile(
     r"GIT_(SSH|SSH_COMMAND|SSH_VARIANT|ASKPASS|PROXY_COMMAND|ALLOW_PROTOCOL|SSL_\w+|HTTP_\w+"
     r"|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_\d+|VALUE_\d+))"
 )
+SAID_OF_ANY_FAILURE: Final = (
+    "error: failed to push some refs",
+    "fatal: Could not read from remote repository",
+    "Please make sure you have the correct access rights",
+    "and the repository exists",
+)
+"""What git adds whatever was wrong with a remote; the reason stands before it."""
 FULL_ID: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 
@@ -156,9 +163,11 @@ def run_git(
 def last_line(stderr: str) -> str:
     """The line of git's complaint that says what is wrong, without git's prefix and without the full stop."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith("hint:")]
-    fatal = [line for line in lines if line.startswith("fatal:")]
-    chosen = (fatal or lines or [""])[-1]
-    return re.sub(r"^(fatal|error|remote): ", "", chosen).rstrip(".")
+    telling = [line for line in lines if not line.startswith(SAID_OF_ANY_FAILURE)] or lines
+    fatal = [line for line in telling if line.startswith("fatal:")]
+    unpacking = [line for line in telling if line.startswith("error: remote unpack failed:")]
+    chosen = (fatal or unpacking or telling or [""])[-1]
+    return re.sub(r"^((fatal|error|remote): |! )", "", chosen).rstrip(".")
 
 
 def require_git() -> str:
@@ -193,6 +202,7 @@ def is_url(repo: str) -> bool:
 
 def _resolve_path(path: Path, base: str | None, job_branch: str | None) -> RepositoryAtSubmission:
     top, is_bare = _top_level(path)
+    _refuse_read_only(top)
     notes = []
     if not is_bare and top != path.resolve():
         notes.append(f"The repository is {top}: {path} is a folder in it.")
@@ -237,6 +247,19 @@ def _top_level(path: Path) -> tuple[Path, bool]:
             f"{path} lies inside a .git folder.", context={"repo": str(path)}, recovery="Name the checkout itself."
         )
     return Path(os.fsdecode(top.stdout.removesuffix(b"\n"))), bare.text == "true"
+
+
+def _refuse_read_only(top: Path) -> None:
+    """Workers push into it: that it can't be written would show only after the first agent has done its work."""
+    common = run_git("rev-parse", "--path-format=absolute", "--git-common-dir", cwd=top, user_config=True).stdout
+    git_folder = Path(os.fsdecode(common.removesuffix(b"\n")))
+    for folder in (git_folder / "objects", git_folder / "refs"):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise RepositoryError(
+                f"The repository {top} can't be written by this user, and the work is pushed to it.",
+                context={"repo": str(top), "folder": str(folder)},
+                recovery=f"Mend the permissions of {folder}, or name a copy of the repository: git clone.",
+            )
 
 
 def _commit_named(top: Path, name: str) -> str | None:

@@ -13,6 +13,7 @@ from orchestrator.dispatch.fleet import Fleet, join_fleet
 from orchestrator.dispatch.tasks import register_control_tasks
 from orchestrator.settings import load_settings
 from workers.agent_runner import AgentRunner
+from workers.event_batches import SendEventsTogether
 from workers.lifecycle import follow_lifecycle
 from workers.slots import NoticeFreeSlots
 from workers.tasks import register_agent_tasks
@@ -34,4 +35,5 @@ def runner() -> AgentRunner:
 register_control_tasks(app, fleet)
 register_agent_tasks(app, runner)
 app.steps["consumer"].add(NoticeFreeSlots)
+app.steps["consumer"].add(SendEventsTogether)
 follow_lifecycle(app, fleet, runner)

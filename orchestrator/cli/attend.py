@@ -11,7 +11,7 @@ from orchestrator.cli.interrupts import Interrupts
 from orchestrator.cli.plain import JsonView, PlainView, ProgressView
 from orchestrator.cli.render import console, print_json, say
 from orchestrator.cli.summary import print_summary
-from orchestrator.errors import OrchestratorException, ServiceUnavailable
+from orchestrator.errors import LocalStackError, OrchestratorException, ServiceUnavailable
 from orchestrator.state.views import JobView
 
 if TYPE_CHECKING:
@@ -60,6 +60,12 @@ def attend(
     except KeyboardInterrupt:
         say(_farewell(job_id, cancelled=cancel is not None))
         return LEFT
+    except LocalStackError:
+        say(
+            f"Job {job_id} is stored. `orchestrator up` starts the local stack again and goes on with it, "
+            f"`orchestrator status {job_id}` shows it, `orchestrator cancel {job_id}` ends it."
+        )
+        raise
     except ServiceUnavailable:
         say(f"Job {job_id} is stored and goes on when its services are back: orchestrator status {job_id}")
         raise

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.render import say
 from orchestrator.errors import ConfigurationError
+from orchestrator.import_ahead import import_ahead
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -60,11 +62,14 @@ def join(settings: Settings, need: Need, *, slots: int | None = None, show_progr
 
     `slots` is how many agents there is room for at least, where workers are started here. Raises `ServiceUnavailable`.
     """
-    from orchestrator.dispatch.fleet import join_fleet
     from orchestrator.local.client import local_stack
-    from orchestrator.state.engine import translated
 
+    # Celery and SQLAlchemy take as long to import as the services take to start.
+    threading.Thread(target=_import_what_joining_needs, name="import-ahead").start()
     with local_stack(settings, need=need, slots=slots, on_progress=say if show_progress else None) as stack:
+        from orchestrator.dispatch.fleet import join_fleet
+        from orchestrator.state.engine import translated
+
         fleet = join_fleet(stack.settings)
         try:
             with translated():
@@ -73,9 +78,31 @@ def join(settings: Settings, need: Need, *, slots: int | None = None, show_progr
             fleet.engine.dispose()
 
 
+def _import_what_joining_needs() -> None:
+    # What is wrong with a module is said where it is imported again.
+    with suppress(Exception):
+        import_ahead("orchestrator.dispatch.submission", "orchestrator.cli.attend")
+
+
 def is_configured(settings: Settings) -> bool:
     """Whether a fleet is named: both its broker and its database."""
     return settings.broker_url is not None and settings.database_url is not None
+
+
+def need_of_work(settings: Settings) -> Need:
+    """What is needed to get agents to work: a fleet that is configured and answers is used as it is; else a dispatcher
+    and a worker are started here."""
+    from orchestrator.cli.nodes import look_at_fleet
+    from orchestrator.local.client import Need
+
+    if settings.broker_url is None:
+        return Need.WORKERS
+    # Also where only the broker is named: a job that nobody is woken for would be waited for in silence.
+    nodes = look_at_fleet(settings)
+    if settings.database_url is None:
+        return Need.WORKERS
+    works = any(node.is_dispatcher for node in nodes) and any(node.is_worker for node in nodes)
+    return Need.SERVICES if works else Need.WORKERS
 
 
 def require_services(settings: Settings, who: str) -> None:

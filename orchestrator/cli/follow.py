@@ -103,7 +103,7 @@ def readings(
             away = time.monotonic() - lost_at
             if away > grace_seconds:
                 raise
-            yield Problem(f"{error.message} Trying again, for {duration(away)} so far.")
+            yield Problem(f"{error.message} Trying again for {duration(grace_seconds - away)}.")
             _rest(time.monotonic() + RECONNECT_SECONDS, hurry)
 
 

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the job failed, 2 bad input, 3 a service can't be reached,
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -91,6 +92,9 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that can't show a character gets a question mark, never a traceback.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    if not os.environ.get(DEBUG_VARIABLE):
+        # A command says itself what its user should know; without a handler Python would print warnings beside it.
+        logging.getLogger("orchestrator").addHandler(logging.NullHandler())
     sys.exit(_guarded())
 
 

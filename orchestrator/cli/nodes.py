@@ -93,7 +93,7 @@ def _nodes(app: Celery, broker_url: str) -> list[Node]:
         active: dict[str, Any] = known.active() or {}
     except (OperationalError, RedisError, OSError) as error:
         raise BrokerUnavailable(
-            f"The broker at {redact_url(broker_url)} can't be asked: {error}.",
+            f"The broker at {redact_url(broker_url)} can't be asked: {str(error).rstrip('.')}.",
             recovery="Start it, or mend ORCHESTRATOR_BROKER_URL.",
         ) from error
     return [

@@ -28,7 +28,7 @@ JobArgument = Annotated[
 NewestJobArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[JOB]",
+        metavar="JOB",
         help="A job's id, or the beginning of one. Default: the newest job.",
         autocompletion=_jobs_that_begin,
     ),

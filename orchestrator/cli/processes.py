@@ -1,4 +1,4 @@
-"""The processes of a fleet, as Celery's own programs: which arguments and variables they get. Pure, but for `become` and `start_bound`."""
+"""The processes of a fleet: which arguments and variables they get. Pure, but for `become` and `start_bound`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Final, NoReturn
 
-from orchestrator.task_names import CONTROL_QUEUE, queues_of_worker
-
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 APPLICATION: Final = "workers.app"
-DISPATCHER_SLOTS: Final = 8
-"""Merges at once in one dispatcher; a group's check holds one for as long as it runs. A free slot costs nothing."""
 
 
 @dataclass(frozen=True)
@@ -29,34 +25,15 @@ class Process:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def worker(
-    *, slots: int, capabilities: Sequence[str], name: str | None = None, log_level: str = "info", tag: str | None = None
-) -> Process:
-    """A worker that runs `slots` agents at once and offers `capabilities`.
-
-    A node's name must be unique: without `name` it has a `tag`, random unless given.
-    """
-    return Process(
-        _celery_worker(
-            node=name or f"worker-{tag or secrets.token_hex(3)}",
-            queues=queues_of_worker(capabilities),
-            slots=slots,
-            log_level=log_level,
-        ),
-        {"ORCHESTRATOR_SLOTS": str(slots), "ORCHESTRATOR_CAPABILITIES": ",".join(capabilities)},
-    )
+def worker(*, slots: int, capabilities: Sequence[str], name: str | None = None, log_level: str = "info") -> Process:
+    """A worker that runs `slots` agents at once and offers `capabilities`."""
+    words = ("--slots", str(slots), "--capabilities", ",".join(capabilities))
+    return Process((*_node("worker", name, log_level), *words))
 
 
-def dispatcher(*, name: str | None = None, log_level: str = "info", tag: str | None = None) -> Process:
+def dispatcher(*, name: str | None = None, log_level: str = "info") -> Process:
     """A dispatcher: it starts jobs, merges groups and reconciles."""
-    return Process(
-        _celery_worker(
-            node=name or f"dispatcher-{tag or secrets.token_hex(3)}",
-            queues=[CONTROL_QUEUE],
-            slots=DISPATCHER_SLOTS,
-            log_level=log_level,
-        )
-    )
+    return Process(_node("dispatcher", name, log_level))
 
 
 def flower(*, address: str, port: int, basic_auth: str | None) -> Process:
@@ -102,13 +79,6 @@ def start_bound(process: Process, variables: Mapping[str, str], output: IO[bytes
     )
 
 
-def _celery_worker(*, node: str, queues: Sequence[str], slots: int, log_level: str) -> tuple[str, ...]:
-    return (
-        *("-m", "celery", "-A", APPLICATION, "worker"),
-        *("--pool", "threads", "--concurrency", str(slots)),
-        *("--queues", ",".join(queues)),
-        *("--hostname", f"{node}@%h"),
-        # The nodes need nothing of each other, and both cost time at each start.
-        *("--without-mingle", "--without-gossip"),
-        *("--loglevel", log_level),
-    )
+def _node(role: str, name: str | None, log_level: str) -> tuple[str, ...]:
+    named = ("--name", name) if name else ()
+    return ("-m", "workers.node", role, *named, "--log-level", log_level)

@@ -31,10 +31,11 @@ def _section(path: str, command: Any) -> list[str]:
         return lines
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
-    usage = " ".join([path, *(argument.metavar for argument in arguments), *(["[OPTIONS]"] if options else [])])
+    words = [(argument.metavar if argument.required else f"[{argument.metavar}]", argument) for argument in arguments]
+    usage = " ".join([path, *(word for word, _ in words), *(["[OPTIONS]"] if options else [])])
     lines += ["", "```", usage, "```"]
     context = command.make_context(path, [], resilient_parsing=True)
-    shown = [(argument.metavar, argument.help) for argument in arguments]
+    shown = [(word, argument.help) for word, argument in words]
     shown += [record for option in options if (record := option.get_help_record(context))]
     if shown:
         lines += ["", "| | |", "|---|---|", *(f"| `{left}` | {_cell(right)} |" for left, right in shown)]

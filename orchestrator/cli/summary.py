@@ -11,11 +11,14 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.cli.describe import status_words, waits_for
-from orchestrator.cli.render import STYLES, counted, duration, in_one_line, plural, print_line, print_table, shortened
+from orchestrator.cli.render import STYLES, counted, duration, in_one_line, plural, print_table, shortened
+from orchestrator.outcomes import Outcome
 from orchestrator.redaction import redact_url
 from orchestrator.state.views import GroupView, JobView, SubtaskView
 
 FAILURES_SHOWN: Final = 10
+NOTHING_WAS_WRITTEN: Final = {Outcome.AGENT_MISSING, Outcome.BAD_CONFIG}
+"""Outcomes of attempts whose agent never started."""
 
 
 def print_summary(to: Console, job: JobView) -> None:
@@ -25,7 +28,7 @@ def print_summary(to: Console, job: JobView) -> None:
     counts = Counter(subtask.status for subtask in job.subtasks)
     head = Text.assemble(f"job {job.id}: ", (status_words(job), STYLES.get(job.status, "")))
     head.append(f" · {counted(counts)} · {duration(job.duration_seconds)}")
-    print_line(to, head)
+    to.print(head, soft_wrap=True)
     if job.error and job.error not in (job.status, job.reason):
         to.print(Text(in_one_line(job.error), style="red"), soft_wrap=True)
     for line in next_lines(job):
@@ -36,7 +39,7 @@ def print_groups(to: Console, job: JobView) -> None:
     """A line a group, and under it each conflict that its merge met."""
     to.print()
     for group in job.groups:
-        print_line(to, group_line(group))
+        to.print(group_line(group, job), soft_wrap=True)
         for line in conflict_lines(group):
             to.print(Text(f"  {line}", style="red"), soft_wrap=True)
     to.print()
@@ -46,7 +49,7 @@ def print_subtasks(to: Console, job: JobView) -> None:
     """The table of a job's subtasks, the last column saying how each ended or what it waits for; then the failures."""
     rows = [_row(job, group, subtask) for group in job.groups for subtask in group.subtasks]
     headers = ("group", "#", "title", "agent", "status", "tries", "time", "files", "")
-    print_table(to, headers, rows, longest={"title": max(to.width // 4, 16), "agent": 14})
+    print_table(to, headers, rows, longest={"title": max(to.width // 3 - 10, 16), "agent": 14})
     failed = [subtask for subtask in job.subtasks if subtask.status in ("failed", "timeout")]
     if failed:
         to.print()
@@ -59,15 +62,15 @@ def print_subtasks(to: Console, job: JobView) -> None:
         to.print(f"… and {plural(len(failed) - FAILURES_SHOWN, 'more failure')}")
 
 
-def group_line(group: GroupView) -> Text:
-    """`group 2  completed · 31 s · 2.4 × faster than one after the other`"""
+def group_line(group: GroupView, job: JobView) -> Text:
+    """`group 2  completed · 5 subtasks · 31 s · speed-up 2.4 ×`; what its job says of itself is not said again."""
     line = Text.assemble(f"group {group.number}  ", (group.status, STYLES.get(group.status, "")))
     line.append(f" · {plural(len(group.subtasks), 'subtask')}")
     if group.wall_seconds is not None:
         line.append(f" · {duration(group.wall_seconds)}")
-    if group.speedup_factor:
+    if group.speedup_factor and len(group.subtasks) > 1:
         line.append(f" · speed-up {group.speedup_factor:.1f} ×")
-    if group.error and group.error != group.status:
+    if group.error and group.error not in (group.status, job.error):
         line.append(f" · {in_one_line(group.error)}", style="red")
     return line
 
@@ -98,7 +101,11 @@ def next_lines(job: JobView) -> list[str]:
         partly = "" if job.status == "completed" else "What was merged so far is on the branch. "
         lines.append(f"{partly}Branch {job.branch} at {job.head_commit[:10]}; merge it with: {merge_command(job)}")
     if job.is_final and job.status != "completed":
-        lines.append(f"See why: orchestrator logs {job.id}")
+        outcomes = {subtask.outcome for subtask in job.subtasks if subtask.status in ("failed", "timeout")}
+        if Outcome.AGENT_MISSING in outcomes:
+            lines.append("See which agents are there: orchestrator agents")
+        if outcomes - NOTHING_WAS_WRITTEN:
+            lines.append(f"See why: orchestrator logs {job.id}")
         lines.append(f"Try again what did not complete: orchestrator retry {job.id}")
     return [line for line in lines if line]
 
@@ -113,10 +120,10 @@ def merge_command(job: JobView) -> str:
     return f"git merge {branch}" if inside else f"git -C {shlex.quote(repo)} merge {branch}"
 
 
-def _ending(subtask: SubtaskView) -> str:
-    """What its status does not say: the outcome, or why it never ran."""
+def _ending(job: JobView, subtask: SubtaskView) -> str:
+    """What neither its status nor its job says: the outcome, or why it never ran."""
     if subtask.status in ("skipped", "cancelled"):
-        return in_one_line(subtask.error)
+        return in_one_line(subtask.error) if subtask.error != job.error else ""
     return subtask.outcome if subtask.outcome and subtask.outcome not in (subtask.status, "completed") else ""
 
 
@@ -132,5 +139,5 @@ def _row(job: JobView, group: GroupView, subtask: SubtaskView) -> tuple[Any, ...
         subtask.attempts,
         duration(attempt.duration_seconds) if attempt else "–",
         len(attempt.files_changed) if attempt and finished else "",
-        waits_for(job, group, subtask) or _ending(subtask),
+        waits_for(job, group, subtask) or _ending(job, subtask),
     )

@@ -53,8 +53,8 @@ class Need(enum.Enum):
 class Commands:
     """How the keeper starts the processes that are not servers."""
 
-    dispatcher: tuple[str, ...] = (sys.executable, "-m", "orchestrator", "dispatcher")
-    worker: tuple[str, ...] = (sys.executable, "-m", "orchestrator", "worker")
+    dispatcher: tuple[str, ...] = (sys.executable, "-m", "workers.node", "dispatcher")
+    worker: tuple[str, ...] = (sys.executable, "-m", "workers.node", "worker")
     """`--slots N` is added."""
 
 
@@ -102,6 +102,26 @@ def local_stack(
     connection, urls = _Starter(settings, request, on_progress or (lambda _: None), commands or Commands()).connect()
     try:
         yield Stack(settings.model_copy(update=urls), connection)
+    finally:
+        connection.leave()
+
+
+@contextmanager
+def running_database(settings: Settings) -> Iterator[str | None]:
+    """The URL of the database that is configured, or of the local stack if it runs now; it starts none.
+
+    Like every use of the stack it keeps it up meanwhile.
+    """
+    if settings.database_url is not None:
+        yield settings.database_url
+        return
+    connection = _try_connect(Folders(settings.state_dir.resolve()))
+    if connection is None:
+        yield None
+        return
+    request = Request(importlib.metadata.version("orchestrator"), False, 0, None, settings.broker_url)
+    try:
+        yield connection.ask(request, lambda _: None)["database_url"]
     finally:
         connection.leave()
 

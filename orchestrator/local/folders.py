@@ -30,6 +30,7 @@ SOCKET_PATH_BYTES: Final = 103
 LONGEST_SOCKET: Final = "/postgres/.s.PGSQL.5432"
 PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9/._-]+")
 """Paths that need no quoting in any URL or configuration file."""
+ANYTHING: Final = re.compile(r"\S")
 LOG_BYTES: Final = 4 * 2**20
 """A larger log is put aside at the next start; one old log is kept."""
 
@@ -132,15 +133,15 @@ def fits_sockets(run: Path) -> bool:
     return len(os.fsencode(run)) + len(LONGEST_SOCKET) <= SOCKET_PATH_BYTES and bool(PLAIN_PATH.fullmatch(str(run)))
 
 
-def last_line(log: Path) -> str:
-    """The last line of a log that says anything, for an error message; empty where there is none."""
+def last_line(log: Path, telling: re.Pattern[str] = ANYTHING) -> str:
+    """The last line of a log that says anything, or what `telling` finds; empty where there is none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 4096))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return next((line.strip() for line in reversed(lines) if telling.search(line)), "")
 
 
 def _short_parent() -> str:

@@ -88,6 +88,7 @@ class Postgres:
         """Make the data folder where there is none. It appears whole or not at all. Raises `LocalStackError`."""
         if self.data.exists():
             return
+        _refuse_nameless(self.account)
         fresh, password_file = self.folder / "data.new", self.folder / "password.new"
         shutil.rmtree(fresh, ignore_errors=True)
         password_file.touch(mode=0o600)
@@ -111,7 +112,7 @@ class Postgres:
         except (OSError, subprocess.SubprocessError) as error:
             shutil.rmtree(fresh, ignore_errors=True)
             raise LocalStackError(
-                f"PostgreSQL's data folder {self.data} could not be made: {last_line(self.log) or error}.",
+                f"PostgreSQL's data folder {self.data} could not be made: {_reason(self.log) or error}.",
                 recovery=f"See the log {self.log} and the free space of the disk.",
             ) from error
         finally:
@@ -141,6 +142,23 @@ class Postgres:
         """
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         (self.sockets / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
+
+
+def _refuse_nameless(account: Account) -> None:
+    try:
+        pwd.getpwuid(account.uid)
+    except KeyError:
+        raise LocalStackError(
+            f"PostgreSQL can't make its data folder for user {account.uid}, which has no name on this machine.",
+            context={"uid": account.uid},
+            recovery="Give the user an entry in /etc/passwd, or set ORCHESTRATOR_DATABASE_URL.",
+        ) from None
+
+
+def _reason(log: Path) -> str:
+    """What initdb failed of. The last line is often another one: it says that it removes what it has made."""
+    telling = re.compile(r".*\b(FATAL|PANIC|error): +")
+    return telling.sub("", last_line(log, telling) or last_line(log))
 
 
 def prepare_postgres(folders: Folders, run: Path) -> Postgres:

@@ -1,19 +1,19 @@
 """The stack itself: PostgreSQL, Valkey, a dispatcher and workers, started as they are needed.
 
 Everything starts at once. The addresses are known before the servers are up, so dispatcher and worker import their
-libraries, the slowest part, while initdb and the migrations run, and are told when both services answer.
+libraries, the slowest part, while the servers start, and are told when both services answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from orchestrator.errors import LocalStackError, OrchestratorException
+from orchestrator.import_ahead import import_ahead
 from orchestrator.local.child import Child, Program
 from orchestrator.local.folders import Folders
 from orchestrator.local.leftovers import Leftovers, end_process
@@ -99,8 +99,10 @@ class LocalStack:
     async def _start_postgres(self, postgres: Postgres) -> str:
         is_new = not postgres.data.exists()
         self.doing = "making a new PostgreSQL database" if is_new else "starting PostgreSQL"
-        imports = asyncio.create_task(asyncio.to_thread(_import_migrations, with_alembic=is_new))
-        await asyncio.to_thread(postgres.initialise)
+        # initdb first: an import that runs already would hold back the start of every process here.
+        data = asyncio.create_task(asyncio.to_thread(postgres.initialise))
+        imports = asyncio.create_task(asyncio.to_thread(import_ahead, "orchestrator.state.migrate"))
+        await data
         foreign = postgres.foreign_process()
         if foreign is not None:
             # Its keeper was killed before it could write down that it had started this one.
@@ -165,13 +167,6 @@ class LocalStack:
             name, command, inherited | addresses, self._folders.log(name), self._worker_stop, has_lifeline=True
         )
         self._workers.append(Child(program, self._leftovers, self._on_hopeless))
-
-
-def _import_migrations(*, with_alembic: bool) -> None:
-    """Import while initdb works what the upgrade will need."""
-    importlib.import_module("orchestrator.state.migrate")
-    if with_alembic:
-        importlib.import_module("alembic.command")
 
 
 def _upgrade(database_url: str) -> None:

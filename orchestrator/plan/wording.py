@@ -137,7 +137,8 @@ def _hint_for_key(path: Path) -> str:
     known = _keys_at(path[:-1])
     if len(path) == 1 and key in _keys_at(("defaults",)):
         return f"Write `{key}` under `defaults`, or on a subtask."
-    meant = nearest(key, known)
+    # `id` for `subtask_id`, `group` for `parallel_group`: the last word alone.
+    meant = next((word for word in known if word.endswith(f"_{key}")), None) or nearest(key, known)
     if meant:
         return f"Did you mean `{meant}`?"
     return f"The keys are {', '.join(known)}." if known else ""

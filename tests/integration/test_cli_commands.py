@@ -144,6 +144,18 @@ def test_a_database_that_can_not_be_reached_is_one_line(start: Start) -> None:
     assert "secret" not in err
 
 
+def test_a_broker_that_is_away_is_told_once_and_the_job_is_stored(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(
+        "title: One\nsubtasks: [{subtask_id: 1, title: A, description: a, agent: scripted}]\n"
+    )
+    away = f"redis+socket://{tmp_path}/nobody.sock"
+    process = start("submit", str(tmp_path / "plan.yaml"), ORCHESTRATOR_BROKER_URL=away)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert [line.split(" at ")[0] for line in err.splitlines()] == ["warning: The broker"]
+    assert _json(start("list", "--json"))["jobs"][0]["id"] == out.strip()
+
+
 def test_the_tables_are_set_up_once(start: Start, postgres: Any) -> None:
     url = postgres.new_empty_database()
     assert "error: " not in _said(start("db", "current", ORCHESTRATOR_DATABASE_URL=url))

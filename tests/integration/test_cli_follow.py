@@ -116,6 +116,7 @@ def test_a_database_that_restarts_is_found_again(engine: Engine, postgres: Postg
     wait_until(lambda: follower.events == ["test.before"], "the first event was seen")
     postgres.stop()
     wait_until(lambda: follower.problems, "the loss was told")
+    assert "Trying again for " in follower.problems[0]
     postgres.start()
     with engine.begin() as connection:
         record_event(connection, "test.after", JOB)

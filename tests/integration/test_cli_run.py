@@ -102,6 +102,18 @@ def test_an_interruption_cancels_the_job_and_waits_for_its_end(terminal: Termina
     assert json.loads(terminal.run("status", "--json"))["job"]["status"] == "cancelled"
 
 
+def test_a_killed_keeper_ends_the_command_and_the_user_hears_how_to_go_on(terminal: Terminal) -> None:
+    process = terminal.start("run", "plan.yaml", plan=ENDLESS)
+    _read_until(process, "#1 One starts on")
+    os.kill(int((terminal.folder / "state" / "keeper.lock").read_text()), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "The keeper of the local stack was ended." in err
+    told = re.search(r"Job (\w{12}) is stored\. `orchestrator up` starts the local stack again", err)
+    assert told is not None, err
+    assert json.loads(terminal.run("status", told.group(1), "--json"))["job"]["status"] == "running"
+
+
 def test_a_job_without_a_dispatcher_is_stored_and_retried_to_its_end(terminal: Terminal) -> None:
     said = terminal.run("submit", "plan.yaml")
     assert "no dispatcher and no worker answers" in said

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from orchestrator.errors import RepositoryError
 from orchestrator.git import resolve_repository
 from tests.support.git_checkout import Repository
+from tests.support.services import open_temporary_folder
 
 BRANCH = "orchestrator/3f2a9c"
 
@@ -160,6 +163,42 @@ def test_another_users_repository(repository: Repository, monkeypatch: pytest.Mo
         os.chown(path, 12345, 12345)
     assert "belongs to another user" in refused(repository.path)
     assert "safe.directory" in refused(repository.path)
+
+
+@pytest.fixture
+def as_a_plain_user() -> Iterator[None]:
+    """Root may write everywhere: for once this process is somebody else."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setresuid(65534, 65534, 0)
+    yield
+    os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    folder = open_temporary_folder()
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("closed", ["objects", "refs"])
+def test_a_repository_that_can_not_be_pushed_to(
+    open_folder: Path, closed: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"COUNT": "1", "KEY_0": "safe.directory", "VALUE_0": "*"}.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    repository = Repository.create(open_folder / "repository", {"file": "one\n"})
+    folders = {name: repository.path / ".git" / name for name in ("objects", "refs")}
+    for name, folder in folders.items():
+        folder.chmod(0o555 if name == closed else 0o777)
+    monkeypatch.chdir(open_folder)
+    request.getfixturevalue("as_a_plain_user")
+    said = refused(repository.path)
+    assert "can't be written by this user" in said
+    assert str(folders[closed]) in said
 
 
 def test_a_url_that_does_not_answer() -> None:

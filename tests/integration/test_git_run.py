@@ -108,6 +108,19 @@ def test_an_attempt_has_a_ref_outside_of_branches() -> None:
         ("fatal: it broke.\nhint: do this", "it broke"),
         ("error: first\nfatal: the reason\nmore", "the reason"),
         ("remote: no entry", "no entry"),
+        (
+            "ssh: no such host\nfatal: Could not read from remote repository.\n\nand the repository exists.",
+            "ssh: no such host",
+        ),
+        (
+            "error: remote unpack failed: it is read-only\nTo a\n ! [remote rejected] b -> c (unpacker error)\n"
+            "error: failed to push some refs to 'a'",
+            "remote unpack failed: it is read-only",
+        ),
+        (
+            "To a\n ! [remote rejected] b -> c (pre-receive hook declined)\nerror: failed to push some refs to 'a'",
+            "[remote rejected] b -> c (pre-receive hook declined)",
+        ),
         ("", ""),
     ],
 )

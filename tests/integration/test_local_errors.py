@@ -189,14 +189,23 @@ def test_an_initdb_that_fails_leaves_nothing_by_halves(state_dir: Path) -> None:
     programs = state_dir / "programs"
     programs.mkdir()
     initdb = programs / "initdb"
-    initdb.write_text("#!/bin/sh\nmkdir -p $2/base; echo 'initdb: error: No space left on device'; exit 1\n")
+    initdb.write_text("#!/bin/sh\nmkdir -p $2/base; echo 'running … FATAL:  No space'; echo 'removing all'; exit 1\n")
     initdb.chmod(0o755)
-    with pytest.raises(LocalStackError, match="No space left on device") as caught:
+    with pytest.raises(LocalStackError, match="could not be made: No space\\.") as caught:
         dataclasses.replace(server, programs=programs).initialise()
     assert is_one_line(caught.value)
     assert list(folders.postgres.iterdir()) == []
     server.initialise()
     assert (server.data / "PG_VERSION").exists()
+
+
+def test_a_user_without_a_name_is_told_so(state_dir: Path) -> None:
+    folders = open_folders(state_dir)
+    server = prepare_postgres(folders, folders.make_run())
+    with pytest.raises(LocalStackError, match="user 471147, which has no name") as caught:
+        dataclasses.replace(server, account=Account("", 471147, 471147)).initialise()
+    assert is_one_line(caught.value)
+    assert list(folders.postgres.iterdir()) == []
 
 
 def test_programs_that_are_missing_are_named_with_what_to_install(

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from orchestrator.errors import ConfigurationError
 from orchestrator.state import migrate, migrations
 from orchestrator.state.engine import create_engine, translated
-from orchestrator.state.tables import jobs, metadata
+from orchestrator.state.tables import jobs
 from tests.support.services import PostgresService
 
 
@@ -21,32 +21,48 @@ def test_head_is_the_newest_revision_in_the_folder() -> None:
     assert script.get_heads() == [migrate.head()]
 
 
-def test_the_migrations_make_exactly_the_tables_of_the_code(postgres: PostgresService, database: str) -> None:
+def test_a_new_database_is_what_all_migrations_together_make(postgres: PostgresService, database: str) -> None:
     url = postgres.new_empty_database()
     engine = create_engine(url)
-    metadata.create_all(engine)
-    engine.dispose()
-    assert schema_of(database) == schema_of(url)
-    postgres.drop_database(url)
+    try:
+        with engine.begin() as connection:
+            migrate.run_revisions(connection)
+        assert schema_of(database) == schema_of(url)
+    finally:
+        engine.dispose()
+        postgres.drop_database(url)
 
 
 def schema_of(database_url: str) -> set[tuple[str, ...]]:
-    """Columns with type and default, constraints and indexes with their definitions, but for Alembic's own table."""
+    """Columns with type, default and comment, constraints, indexes, triggers and functions; the revision too."""
     engine = create_engine(database_url)
     with engine.connect() as connection:
         rows = connection.execute(
             text("""
-            SELECT 'column', table_name, column_name, data_type || is_nullable || is_identity, column_default
+            SELECT 'column', table_name, column_name,
+                   concat_ws(' ', data_type, character_maximum_length, is_nullable, is_identity), column_default
             FROM information_schema.columns WHERE table_schema = 'public'
+            UNION ALL
+            SELECT 'comment', relname, attname, '', coalesce(col_description(r.oid, attnum), obj_description(r.oid))
+            FROM pg_class r JOIN pg_attribute ON attrelid = r.oid
+            WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0
             UNION ALL
             SELECT 'constraint', conrelid::regclass::text, conname, contype::text, pg_get_constraintdef(oid)
             FROM pg_constraint WHERE connamespace = 'public'::regnamespace
             UNION ALL
             SELECT 'index', tablename, indexname, '', indexdef FROM pg_indexes WHERE schemaname = 'public'
+            UNION ALL
+            SELECT 'trigger', tgrelid::regclass::text, tgname, '', pg_get_triggerdef(oid)
+            FROM pg_trigger WHERE NOT tgisinternal
+            UNION ALL
+            SELECT 'function', proname, '', '', pg_get_functiondef(oid)
+            FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+            UNION ALL
+            SELECT 'revision', version_num, '', '', '' FROM alembic_version
             """)
         ).all()
     engine.dispose()
-    return {tuple(row) for row in rows if row[1] != "alembic_version"}
+    return {tuple(row) for row in rows}
 
 
 def test_several_processes_upgrade_at_once(postgres: PostgresService) -> None:

@@ -17,6 +17,7 @@ from alembic.config import Config
 
 from orchestrator.state import migrations
 from orchestrator.state.engine import create_engine
+from orchestrator.state.migrate import run_revisions
 from tests.support.services import Services
 
 
@@ -24,9 +25,10 @@ def main(message: str) -> None:
     versions = Path(migrations.__file__).parent / "versions"
     number = f"{1 + max((int(path.name[:4]) for path in versions.glob('0*.py')), default=0):04}"
     services = Services()
-    engine = create_engine(services.postgres.new_database())
+    engine = create_engine(services.postgres.new_empty_database())
     try:
         with engine.begin() as connection:
+            run_revisions(connection)
             config = Config()
             config.set_main_option("script_location", "orchestrator.state:migrations")
             config.set_main_option("file_template", "%%(rev)s_%%(slug)s")

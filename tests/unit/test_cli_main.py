@@ -211,3 +211,4 @@ def test_the_reference_names_every_command() -> None:
     for name in [*named, "db upgrade", "db current"]:
         assert f"\n## orchestrator {name}\n" in reference
     assert "| `-j, --workers N` |" in reference
+    assert "\norchestrator logs [JOB] [SUBTASK] [OPTIONS]\n" in reference

@@ -56,6 +56,12 @@ deadline: soon
     ]
 
 
+def test_the_last_word_of_a_key_is_understood() -> None:
+    hints = {fault.field: fault.hint for fault in faults_of("title: A\nsubtasks: [{id: 1, title: A, group: 1}]\n")}
+    assert hints["subtasks[0].id"] == "Did you mean `subtask_id`?"
+    assert hints["subtasks[0].group"] == "Did you mean `parallel_group`?"
+
+
 @pytest.mark.parametrize(
     ("words", "field", "says"),
     [

@@ -42,6 +42,7 @@ def look_at_agents(settings: Any) -> list[dict[str, Any]]:
 
 
 def _look(entry: Any) -> dict[str, Any]:
+    from orchestrator.agent_plugin import AgentPlugin
     from orchestrator.errors import OrchestratorException
 
     document = {
@@ -55,6 +56,10 @@ def _look(entry: Any) -> dict[str, Any]:
     }
     try:
         agent = entry.load()
+        if issubclass(agent, AgentPlugin):
+            note = f"the Python class {entry.origin}"
+            expects = agent.expects_changes
+            return document | {"found": True, "supported": True, "expects_changes": expects, "note": note}
         version = agent().version()
     except OrchestratorException as error:
         return document | {"note": error.message}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def logs(
     job: NewestJobArgument = None,
     subtask: Annotated[
-        int | None, typer.Argument(metavar="[SUBTASK]", help="A subtask's id. Default: all of the job.")
+        int | None, typer.Argument(metavar="SUBTASK", help="A subtask's id. Default: all of the job.")
     ] = None,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job, or the subtask, ends.")] = False,

@@ -10,9 +10,7 @@ from orchestrator.cli.options import JsonOption, NoProgressOption, PlanArgument
 
 if TYPE_CHECKING:
     from orchestrator.cli.connect import Joined
-    from orchestrator.local.client import Need
     from orchestrator.plan.model import ValidatedPlan
-    from orchestrator.settings import Settings
 
 
 def run(
@@ -39,14 +37,14 @@ def run(
     What is not configured is started for as long as it is needed: database, broker, dispatcher and a worker. Ctrl-C
     cancels the job and waits for its agents to end; a second one leaves at once.
     """
-    from orchestrator.cli.connect import join
+    from orchestrator.cli.connect import join, need_of_work
     from orchestrator.cli.plans import read_plan
     from orchestrator.settings import load_settings
 
     settings = load_settings()
     validated = read_plan(plan, settings, agent=agent, repo=repo)
     slots = workers or max(settings.slots, validated.plan.max_parallel_agents)
-    with join(settings, _need(settings), slots=slots, show_progress=not as_json) as joined:
+    with join(settings, need_of_work(settings), slots=slots, show_progress=not as_json) as joined:
         code = _submit_and_attend(joined, validated, as_json=as_json, no_progress=no_progress)
     raise typer.Exit(code)
 
@@ -77,16 +75,3 @@ def _submit_and_attend(joined: Joined, plan: ValidatedPlan, *, as_json: bool, no
             cancel=lambda: cancel_job(fleet, submitted.job_id),
             check=joined.check,
         )
-
-
-def _need(settings: Settings) -> Need:
-    """A fleet that is configured and answers is used as it is; else a dispatcher and a worker are started here."""
-    from orchestrator.cli.connect import is_configured
-    from orchestrator.cli.nodes import look_at_fleet
-    from orchestrator.local.client import Need
-
-    if not is_configured(settings):
-        return Need.WORKERS
-    nodes = look_at_fleet(settings)
-    works = any(node.is_dispatcher for node in nodes) and any(node.is_worker for node in nodes)
-    return Need.SERVICES if works else Need.WORKERS

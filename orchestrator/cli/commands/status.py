@@ -37,13 +37,14 @@ def _print(job: JobView) -> None:
     print_line(to, Text.assemble((job.id, "bold"), f"  {first_line(job.title)}"))
     print_line(to, Text.assemble("status     ", (status_words(job), STYLES.get(job.status, ""))))
     if job.error:
-        print_line(to, Text.assemble("error      ", (in_one_line(job.error), "red")))
+        to.print(Text.assemble("error      ", (in_one_line(job.error), "red")), soft_wrap=True)
     lasted = (
         f", took {duration(job.duration_seconds)}" if job.is_final else f", runs for {duration(job.duration_seconds)}"
     )
     print_line(to, f"submitted  {local_time(job.created_at)}{lasted if job.started_at else ''}")
     if job.repo is not None:
-        print_line(to, f"repo       {redact_url(job.repo)}, base {job.base or 'HEAD'}, branch {job.branch}")
+        words = f"repo       {redact_url(job.repo)}, base {job.base or 'HEAD'}, branch {job.branch}"
+        to.print(words, soft_wrap=True)
     if not job.is_final:
         print_line(to, f"places     {places_taken(job)} of {job.max_parallel_agents} taken")
     if job.deadline_at is not None and not job.is_final:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def validate(
-    plan: Annotated[Path | None, typer.Argument(metavar="PLAN", help="The plan: a YAML or JSON file.")] = None,
+    plan: Annotated[
+        Path | None, typer.Argument(metavar="PLAN", help="The plan: a YAML or JSON file.", readable=False)
+    ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of plans instead.")] = False,
     as_json: JsonOption = False,
 ) -> None:

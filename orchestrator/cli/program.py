@@ -1,0 +1,18 @@
+"""What the program `orchestrator` runs first."""
+
+from __future__ import annotations
+
+import signal
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Import the command line and run it. An interruption meanwhile ends the process at once, and without a traceback."""
+    heeds_interruptions = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heeds_interruptions:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from orchestrator.cli.main import main as run_command_line
+
+    if heeds_interruptions:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    run_command_line()
