@@ -305,16 +305,18 @@ def test_the_log_tells_the_story(fleet: TestFleet, caplog: pytest.LogCaptureFixt
         "[INFO] Agent starting execution of subtask 1",
         "[INFO] Agent completed subtask 1 successfully in ",
         "[INFO] Agent monitoring complete: 1 results in ",
-        "[INFO] Logged parallel attempt: task_id=100, agents=1, success=True, duration=",
         "[INFO] Executing parallel group 2 with 1 subtasks",
         "[ERROR] Agent ended subtask 2 as failed for good: ",
-        "[INFO] Logged parallel attempt: task_id=100, agents=1, success=False, duration=",
         "[INFO] Parallel execution complete: 2 results, 1 successful",
     ]
     remaining = iter(said)
     for line in story:
         assert any(one.startswith(line) for one in remaining), f"{line!r} is missing, or out of order, in {said}"
     assert any("1 successful, 0 failed, 0 timed out" in line for line in said)
+    # A record is logged when it is read, which on a busy machine may be after the next group has begun.
+    records = [line.partition(", duration=")[0] for line in said if line.startswith("[INFO] Logged")]
+    logged = "[INFO] Logged parallel attempt: task_id=100, agents=1, success="
+    assert records == [f"{logged}True", f"{logged}False"]
 
 
 def test_a_task_is_the_callers(fleet: TestFleet) -> None:
