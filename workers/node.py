@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import OrchestratorException
 from orchestrator.import_ahead import import_ahead
+from orchestrator.local import fork_server
 from orchestrator.task_names import CONTROL_QUEUE, queues_of_worker
 
 if TYPE_CHECKING:
@@ -21,10 +22,39 @@ if TYPE_CHECKING:
 
 DISPATCHER_SLOTS: Final = 8
 """Merges at once in one dispatcher; a group's check holds one for as long as it runs. A free slot costs nothing."""
+NEEDED_BY_BOTH: Final = (
+    # what `workers.app` imports; not itself, for it reads the settings
+    "orchestrator.celery_app",
+    "orchestrator.dispatch.tasks",
+    "workers.event_batches",
+    "workers.lifecycle",
+    "workers.slots",
+    "workers.tasks",
+    # what Celery imports by name, when a worker starts
+    "celery.app.amqp",
+    "celery.app.control",
+    "celery.app.events",
+    "celery.app.log",
+    "celery.app.task",
+    "celery.apps.worker",
+    "celery.backends.redis",
+    "celery.concurrency.thread",
+    "celery.fixups.django",
+    "celery.loaders.app",
+    "celery.worker.autoscale",
+    "celery.worker.components",
+    "celery.worker.consumer",
+    "celery.worker.strategy",
+    "kombu.transport.redis",
+)
+"""For the time that a start of the stack takes; whatever is not here is imported when it is used."""
 
 
 def main() -> None:
     words = parser().parse_args()
+    if words.role == "fork-server":
+        import_ahead(*NEEDED_BY_BOTH)
+        words = parser().parse_args(fork_server.serve())
     os.environ.update(variables(words))
     try:
         # This reads the settings.
@@ -40,7 +70,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m workers.node", description=__doc__)
-    parser.add_argument("role", choices=["worker", "dispatcher"])
+    parser.add_argument("role", choices=["worker", "dispatcher", "fork-server"])
     parser.add_argument("--slots", help="agents at once in a worker")
     parser.add_argument("--capabilities", help="what a worker offers, comma-separated")
     parser.add_argument("--name", help="in the fleet, unique on this host; default: a random one")

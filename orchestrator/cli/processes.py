@@ -39,7 +39,7 @@ def dispatcher(*, name: str | None = None, log_level: str = "info") -> Process:
 def flower(*, address: str, port: int, basic_auth: str | None) -> Process:
     """Flower on `address:port`. The password travels in a variable: arguments show in every process listing."""
     return Process(
-        ("-m", "celery", "-A", APPLICATION, "flower", f"--address={address}", f"--port={port}"),
+        ("-P", "-m", "celery", "-A", APPLICATION, "flower", f"--address={address}", f"--port={port}"),
         {"FLOWER_BASIC_AUTH": basic_auth} if basic_auth else {},
     )
 
@@ -81,4 +81,5 @@ def start_bound(process: Process, variables: Mapping[str, str], output: IO[bytes
 
 def _node(role: str, name: str | None, log_level: str) -> tuple[str, ...]:
     named = ("--name", name) if name else ()
-    return ("-m", "workers.node", role, *named, "--log-level", log_level)
+    # Without -P a folder `workers` or `orchestrator` where the user stands would be taken for ours.
+    return ("-P", "-m", "workers.node", role, *named, "--log-level", log_level)

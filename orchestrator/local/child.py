@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from orchestrator.errors import LocalStackError
 from orchestrator.local.folders import last_line
+from orchestrator.local.fork_server import Forked, ForkServer
 from orchestrator.local.leftovers import Leftovers
-from orchestrator.local.lifeline import KEEPER_FD
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +37,14 @@ class Program:
     name: str
     command: list[str]
     environment: Mapping[str, str]
+    """All of a program's variables; of a forked process, those that are its own."""
     log: Path
     stop_signals: tuple[tuple[int, float], ...]
     """Each is sent in turn, then the process gets so many seconds; after the last its group is killed."""
     folder: Path | None = None
-    has_lifeline: bool = False
-    """Whether it is one of ours, and watches the keeper through `orchestrator.local.lifeline`."""
+    fork_server: ForkServer | None = None
+    """Where it is one of our own processes, and watches the keeper through `orchestrator.local.lifeline`: what forks
+    it. `command` is then only its words."""
 
 
 class Child:
@@ -58,7 +60,7 @@ class Child:
         self._leftovers = leftovers
         self._on_hopeless = on_hopeless
         self._ends_in_a_row = 0
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | Forked | None = None
         self._pipe: int | None = None
         self._services_answer = False
         self._stopping = asyncio.Event()
@@ -120,31 +122,12 @@ class Child:
 
     async def _run_once(self) -> str:
         """Run the process to its end. Returns how it ended, in words."""
-        environment, inherited = dict(self.program.environment), []
-        if self.program.has_lifeline:
-            read_end, self._pipe = os.pipe()
-            environment[KEEPER_FD] = str(read_end)
-            inherited.append(read_end)
         try:
             with self.program.log.open("ab") as log:
-                # The kernel ties PR_SET_PDEATHSIG to the thread that starts a process: this one is the keeper's first.
-                self._process = await asyncio.create_subprocess_exec(
-                    *self.program.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=environment,
-                    cwd=self.program.folder,
-                    start_new_session=True,
-                    pass_fds=inherited,
-                )
+                self._process = await (self._fork(log) if self.program.fork_server else self._execute(log))
         except OSError as error:
+            self._close_pipe()
             return error.strerror or str(error)
-        finally:
-            for descriptor in inherited:
-                os.close(descriptor)
-            if self._process is None:
-                self._close_pipe()
         self.pid = self._process.pid
         self._leftovers.add(self.program.name, self.pid, self.program.stop_signals[0][0])
         if self._services_answer:
@@ -157,6 +140,28 @@ class Child:
         self._process, self.pid = None, None
         self._close_pipe()
         return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    async def _execute(self, log: IO[bytes]) -> asyncio.subprocess.Process:
+        # The kernel ties PR_SET_PDEATHSIG to the thread that starts a process: this one is the keeper's first.
+        return await asyncio.create_subprocess_exec(
+            *self.program.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=self.program.environment,
+            cwd=self.program.folder,
+            start_new_session=True,
+        )
+
+    async def _fork(self, log: IO[bytes]) -> Forked:
+        assert self.program.fork_server is not None
+        lifeline, self._pipe = os.pipe()
+        try:
+            return await self.program.fork_server.start(
+                self.program.command, self.program.environment, log.fileno(), lifeline
+            )
+        finally:
+            os.close(lifeline)
 
     def _tell(self) -> None:
         if self._pipe is not None:

@@ -21,7 +21,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,10 @@ from orchestrator.local.protocol import SILENCE_SECONDS, SOCKET_NAME, Request
 from orchestrator.settings import Settings
 
 LOOK_SECONDS: Final = 0.02
+# Without -P a folder `workers` or `orchestrator` of the user's would be taken for ours.
+PYTHON: Final = (sys.executable, "-P", "-m")
+FORK_SERVER: Final = (*PYTHON, "workers.node", "fork-server")
+"""What dispatcher and workers are forked from; `orchestrator.local.fork_server` says how."""
 KEEPER_STOP_SECONDS: Final = 120.0
 """Longer than the stack's slowest stop."""
 WORKER_STOP_SECONDS: Final = 15.0
@@ -47,15 +51,6 @@ class Need(enum.Enum):
     """Database and broker."""
     WORKERS = enum.auto()
     """The services, one dispatcher, and as many slots of workers as it says."""
-
-
-@dataclass(frozen=True)
-class Commands:
-    """How the keeper starts the processes that are not servers."""
-
-    dispatcher: tuple[str, ...] = (sys.executable, "-m", "workers.node", "dispatcher")
-    worker: tuple[str, ...] = (sys.executable, "-m", "workers.node", "worker")
-    """`--slots N` is added."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ def local_stack(
     need: Need,
     slots: int | None = None,
     on_progress: Callable[[str], None] | None = None,
-    commands: Commands | None = None,
+    fork_server: Sequence[str] = FORK_SERVER,
 ) -> Iterator[Stack]:
     """The services of `need`; at its end, if no other command uses them, they have stopped.
 
@@ -99,7 +94,7 @@ def local_stack(
     if nothing_to_start:
         yield Stack(settings)
         return
-    connection, urls = _Starter(settings, request, on_progress or (lambda _: None), commands or Commands()).connect()
+    connection, urls = _Starter(settings, request, on_progress or (lambda _: None), fork_server).connect()
     try:
         yield Stack(settings.model_copy(update=urls), connection)
     finally:
@@ -212,7 +207,7 @@ class _Starter:
     settings: Settings
     request: Request
     on_progress: Callable[[str], None]
-    commands: Commands
+    fork_server: Sequence[str]
 
     def connect(self) -> tuple[_Connection, dict[str, str]]:
         folders = open_folders(self.settings.state_dir)
@@ -278,12 +273,11 @@ class _Starter:
             "--state-dir": str(folders.root),
             "--lock-fd": str(lock),
             "--version": self.request.version,
-            "--dispatcher": shlex.join(self.commands.dispatcher),
-            "--worker": shlex.join(self.commands.worker),
+            "--fork-server": shlex.join(self.fork_server),
             "--worker-stop-seconds": str(stop_seconds),
         }
         words = [word for option in options.items() for word in option]
-        return [sys.executable, "-m", "orchestrator.local.keeper", *words]
+        return [*PYTHON, "orchestrator.local.keeper", *words]
 
 
 def _try_connect(folders: Folders) -> _Connection | None:

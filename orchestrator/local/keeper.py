@@ -152,8 +152,7 @@ def main() -> None:
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--lock-fd", type=int, required=True, help="open, and locked by the client that starts this")
     parser.add_argument("--version", required=True)
-    parser.add_argument("--dispatcher", required=True, help="its command, as a shell would write it")
-    parser.add_argument("--worker", required=True, help="its command; --slots N is added")
+    parser.add_argument("--fork-server", required=True, help="its command, as a shell would write it")
     parser.add_argument("--worker-stop-seconds", type=float, required=True)
     words = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -167,8 +166,7 @@ def main() -> None:
 
     async def keep() -> None:
         stack_options = {
-            "dispatcher_command": shlex.split(words.dispatcher),
-            "worker_command": shlex.split(words.worker),
+            "fork_server_command": shlex.split(words.fork_server),
             "worker_stop_seconds": words.worker_stop_seconds,
         }
         await Keeper(folders, words.version, stack_options).run()

@@ -1,13 +1,12 @@
 """The stack itself: PostgreSQL, Valkey, a dispatcher and workers, started as they are needed.
 
-Everything starts at once. The addresses are known before the servers are up, so dispatcher and worker import their
-libraries, the slowest part, while the servers start, and are told when both services answer.
+Everything starts at once. The addresses are known before the servers are up, so the libraries of dispatcher and worker
+are imported, once for both and the slowest part, while the servers start; they are told when both services answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -16,8 +15,8 @@ from orchestrator.errors import LocalStackError, OrchestratorException
 from orchestrator.import_ahead import import_ahead
 from orchestrator.local.child import Child, Program
 from orchestrator.local.folders import Folders
+from orchestrator.local.fork_server import ForkServer
 from orchestrator.local.leftovers import Leftovers, end_process
-from orchestrator.local.lifeline import KEEPER_FD
 from orchestrator.local.postgres import FAST_SHUTDOWN, Postgres, environment, prepare_postgres
 from orchestrator.local.protocol import Request
 from orchestrator.local.valkey import Valkey, prepare_valkey
@@ -37,8 +36,7 @@ class LocalStack:
         self,
         folders: Folders,
         *,
-        dispatcher_command: list[str],
-        worker_command: list[str],
+        fork_server_command: list[str],
         worker_stop_seconds: float,
         on_hopeless: Callable[[LocalStackError], None],
     ) -> None:
@@ -46,8 +44,7 @@ class LocalStack:
         self._folders = folders
         self._run = folders.make_run()
         self._leftovers = Leftovers(folders.leftovers)
-        self._dispatcher_command = dispatcher_command
-        self._worker_command = worker_command
+        self._fork_server = ForkServer(fork_server_command, folders.log("fork-server"))
         self._worker_stop = ((signal.SIGTERM, worker_stop_seconds),)
         self._on_hopeless = on_hopeless
         self._servers: list[Child] = []
@@ -87,6 +84,7 @@ class LocalStack:
             task.cancel()
         await asyncio.gather(*self._services.values(), return_exceptions=True)
         await asyncio.gather(*(child.stop() for child in self._workers))
+        await self._fork_server.stop()
         await asyncio.gather(*(child.stop() for child in self._servers))
 
     def _shared(self, name: str, start: Callable[[], Coroutine[Any, Any, str]]) -> asyncio.Task[str]:
@@ -147,14 +145,14 @@ class LocalStack:
             )
         if self._worker_urls is None:
             self._worker_urls = urls
-            self._worker("dispatcher", self._dispatcher_command)
+            self._worker("dispatcher", ["dispatcher"])
         if slots > self._slots:
             more = slots - self._slots
             number = len(self._workers)
-            self._worker(f"worker-{number}", [*self._worker_command, "--slots", str(more)])
+            self._worker(f"worker-{number}", ["worker", "--slots", str(more)])
             self._slots = slots
 
-    def _worker(self, name: str, command: list[str]) -> None:
+    def _worker(self, name: str, words: list[str]) -> None:
         assert self._worker_urls is not None
         database_url, broker_url = self._worker_urls
         addresses = {
@@ -162,10 +160,8 @@ class LocalStack:
             "ORCHESTRATOR_BROKER_URL": broker_url,
             "ORCHESTRATOR_STATE_DIR": str(self._folders.root),
         }
-        inherited = {name: value for name, value in os.environ.items() if name != KEEPER_FD}
-        program = Program(
-            name, command, inherited | addresses, self._folders.log(name), self._worker_stop, has_lifeline=True
-        )
+        log = self._folders.log(name)
+        program = Program(name, words, addresses, log, self._worker_stop, fork_server=self._fork_server)
         self._workers.append(Child(program, self._leftovers, self._on_hopeless))
 
 

@@ -16,7 +16,7 @@ from orchestrator.errors import LocalStackError, OrchestratorException
 from orchestrator.local import client as client_module
 from orchestrator.local import postgres as postgres_module
 from orchestrator.local import valkey as valkey_module
-from orchestrator.local.client import Commands, Need, local_stack
+from orchestrator.local.client import Need, local_stack
 from orchestrator.local.folders import open_folders
 from orchestrator.local.postgres import Account, choose_account, prepare_postgres, reachable_programs
 from orchestrator.settings import Settings
@@ -88,11 +88,10 @@ def test_progress_is_told_in_words(settings: Settings) -> None:
 
 def test_a_worker_that_can_not_start_is_told_to_who_waits_for_it(settings: Settings, state_dir: Path) -> None:
     broken = (sys.executable, stand_in_worker.__file__, str(state_dir), "broken")
-    commands = Commands((*broken, "dispatcher"), (*broken, "worker"))
     # It may come before the services are up, or after.
     with (
         pytest.raises(LocalStackError, match="does not start: No module named 'nothing'") as caught,
-        local_stack(settings, need=Need.WORKERS, slots=1, commands=commands) as stack,
+        local_stack(settings, need=Need.WORKERS, slots=1, fork_server=broken) as stack,
     ):
         wait_until(stack.check, "the client hears of it")
     assert is_one_line(caught.value)
@@ -148,12 +147,11 @@ def test_workers_serve_one_database_at_a_time(settings: Settings, state_dir: Pat
     journal = state_dir / "journal"
     journal.mkdir()
     good = (sys.executable, stand_in_worker.__file__, str(journal), "good")
-    commands = Commands((*good, "dispatcher"), (*good, "worker"))
     elsewhere = settings.model_copy(update={"database_url": "postgresql://there/db"})
     with (
-        local_stack(settings, need=Need.WORKERS, slots=1, commands=commands),
+        local_stack(settings, need=Need.WORKERS, slots=1, fork_server=good),
         pytest.raises(LocalStackError, match="works for another database") as caught,
-        local_stack(elsewhere, need=Need.WORKERS, slots=1, commands=commands),
+        local_stack(elsewhere, need=Need.WORKERS, slots=1, fork_server=good),
     ):
         pass
     assert is_one_line(caught.value)

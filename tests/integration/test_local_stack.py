@@ -31,6 +31,8 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.stack
 
 ROOT_OF_THE_PROJECT = Path(__file__).parents[2]
+DISPATCHER = ["dispatcher", "services answer"]
+WORKER = ["worker 1", "services answer"]
 
 
 @dataclass
@@ -126,6 +128,11 @@ class House:
 
     def journal(self) -> list[list[str]]:
         return sorted(path.read_text().splitlines() for path in self.journals.iterdir())
+
+    def nodes(self) -> list[psutil.Process]:
+        """Dispatchers and workers that have written a journal and are alive."""
+        pids = [int(path.name) for path in self.journals.iterdir()]
+        return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
 
     def wait_until_empty(self) -> None:
         wait_until(lambda: not processes_of(self.folder), "no process is left")
@@ -317,8 +324,8 @@ def test_the_id_of_a_killed_server_may_belong_to_somebody_else_by_now(house: Hou
         somebody.wait()
 
 
-@pytest.mark.parametrize("word", ["postgres -D", "valkey.sock", "good worker --slots 1"])
-def test_a_process_that_dies_is_started_again(house: House, word: str) -> None:
+@pytest.mark.parametrize("word", ["postgres -D", "valkey.sock"])
+def test_a_server_that_dies_is_started_again(house: House, word: str) -> None:
     client = house.open("WORKERS")
     victim = house.one(word)
     victim.kill()
@@ -333,9 +340,28 @@ def test_a_process_that_dies_is_started_again(house: House, word: str) -> None:
             return False
 
     wait_until(works, "database and broker answer")
-    journals = 2 + (word == "good worker --slots 1")
-    knowing = [["dispatcher", "services answer"], *[["worker 1", "services answer"]] * (journals - 1)]
-    wait_until(lambda: house.journal() == knowing, "every dispatcher and worker was told so")
+    wait_until(lambda: house.journal() == [DISPATCHER, WORKER], "dispatcher and worker were told so")
+
+
+def test_a_worker_that_dies_is_started_again(house: House) -> None:
+    house.open("WORKERS")
+    wait_until(lambda: house.journal() == [DISPATCHER, WORKER], "dispatcher and worker were told so")
+    [victim] = [process for process in house.nodes() if process.name() == "worker"]
+    victim.kill()
+    wait_until(lambda: house.journal() == [DISPATCHER, WORKER, WORKER], "so was the next worker")
+    assert "The worker-1 ended by itself (signal 9)" in house.log()
+
+
+def test_what_dispatcher_and_worker_are_forked_from_may_die(house: House) -> None:
+    house.open("WORKERS")
+    wait_until(lambda: house.journal() == [DISPATCHER, WORKER], "dispatcher and worker were told so")
+    before = house.nodes()
+    [server] = {process.parent() for process in before}
+    assert server is not None
+    server.kill()
+    ended = [[*DISPATCHER, "keeper gone"], [*WORKER, "keeper gone"]]
+    wait_until(lambda: house.journal() == sorted([*ended, DISPATCHER, WORKER]), "others have taken their places")
+    wait_until(lambda: not set(before) & set(processes_of(house.folder)), "those that had no parent are gone")
 
 
 def test_a_client_that_comes_while_the_stack_stops_gets_a_fresh_one(house: House) -> None:

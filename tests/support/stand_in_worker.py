@@ -1,4 +1,4 @@
-"""A stand-in for dispatcher and worker: `stand_in_worker.py JOURNAL BEHAVIOUR NAME [--slots N]`.
+"""A stand-in for dispatcher and worker, and for what they are forked from: `stand_in_worker.py JOURNAL BEHAVIOUR`.
 
 It writes into the folder JOURNAL one file a process, named by its id, with the lines `NAME N`, `services answer` when
 it was told so, and `keeper gone`. BEHAVIOUR: `good` ends on TERM and when the keeper is gone; `slow` takes a second to
@@ -11,11 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+from orchestrator.local.fork_server import serve
 from orchestrator.local.lifeline import watch_keeper
 
 
 def main() -> None:
-    journal, behaviour, name, *rest = sys.argv[1:]
+    journal, behaviour = sys.argv[1:]
+    name, *rest = serve()
     if behaviour == "broken":
         sys.exit("No module named 'nothing'.")
     file = Path(journal) / str(os.getpid())

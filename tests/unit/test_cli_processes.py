@@ -17,8 +17,8 @@ from workers import node
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[processes.Process], dict[str, Any]]:
     def told(process: processes.Process) -> dict[str, Any]:
-        assert process.arguments[:2] == ("-m", "workers.node")
-        words = node.parser().parse_args(process.arguments[2:])
+        assert process.arguments[:3] == ("-P", "-m", "workers.node")
+        words = node.parser().parse_args(process.arguments[3:])
         for name, value in node.variables(words).items():
             monkeypatch.setenv(name, value)
         return node.celery_options(words, load_settings())
