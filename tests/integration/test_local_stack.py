@@ -424,3 +424,10 @@ def redis_of(client: Client) -> redis.Redis:
         client.settings["broker_url"].removeprefix("redis+socket://:").removesuffix("?virtual_host=0").split("@")
     )
     return redis.Redis(unix_socket_path=path, password=password)
+
+
+def test_a_users_own_folder_of_our_name_is_not_taken_for_ours(house: House) -> None:
+    for name in ("orchestrator", "workers"):
+        (house.folder / name).mkdir()
+        (house.folder / name / "__init__.py").write_text("raise RuntimeError('this is somebody else')\n")
+    assert house.open("DATABASE").end() == 0
