@@ -125,7 +125,7 @@ def run_git(
     settings = ALWAYS if user_config else ALWAYS + OWN_REPOSITORIES
     command = ["git", "--no-pager", *(part for key, value in settings for part in ("-c", f"{key}={value}"))]
     command += [str(arg) for arg in args]
-    shown = redact_url(shlex.join(["git", *map(str, args)]))
+    shown = _shown(args)
     if cwd is not None and not cwd.is_dir():
         raise GitError(f"There is no folder {cwd} to run git in.", context={"command": shown, "cwd": str(cwd)})
     try:
@@ -152,12 +152,23 @@ def run_git(
         if process.returncode is None:
             _end_group(process)
     stderr = redact_url(stderr_bytes.decode("utf-8", "backslashreplace")).strip()
+    result = GitResult(stdout, stderr, process.returncode)
     if check and process.returncode != 0:
-        raise GitError(
-            f"git {_subcommand(args)} failed: {last_line(stderr) or f'exit code {process.returncode}'}.",
-            context={"command": shown, "stderr": stderr, "exit_code": process.returncode, "cwd": str(cwd)},
-        )
-    return GitResult(stdout, stderr, process.returncode)
+        raise failure(args, result, cwd)
+    return result
+
+
+def failure(args: Sequence[str | Path], result: GitResult, cwd: Path | None) -> GitError:
+    """The error for a command that ended so."""
+    return GitError(
+        f"git {_subcommand(args)} failed: {last_line(result.stderr) or f'exit code {result.exit_code}'}.",
+        context={
+            "command": _shown(args),
+            "stderr": result.stderr,
+            "exit_code": result.exit_code,
+            "cwd": str(cwd),
+        },
+    )
 
 
 def last_line(stderr: str) -> str:
@@ -378,7 +389,11 @@ def _no_git() -> ConfigurationError:
     return ConfigurationError("git was not found on the PATH.", recovery="Install git 2.38 or newer.")
 
 
-def _subcommand(args: tuple[str | Path, ...]) -> str:
+def _shown(args: Sequence[str | Path]) -> str:
+    return redact_url(shlex.join(["git", *map(str, args)]))
+
+
+def _subcommand(args: Sequence[str | Path]) -> str:
     return next((str(arg) for arg in args if not str(arg).startswith("-")), "")
 
 

@@ -16,6 +16,7 @@ from orchestrator.errors import ConfigurationError, DatabaseUnavailable, GitErro
 from orchestrator.git import attempt_ref
 from orchestrator.outcomes import COUNTED_AGAINST_RETRIES, Outcome
 from orchestrator.plan.model import ResolvedSubtask
+from orchestrator.push import Refusal
 from orchestrator.state import outbox
 from orchestrator.state.engine import translated
 from orchestrator.state.transitions import subtasks
@@ -253,20 +254,15 @@ def _keep_work(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
     if commit == claim.base_commit:
         return replace(end, commit=commit)
     ref = attempt_ref(claim.job_id, claim.subtask_id, claim.number)
-    try:
-        _push(
-            attempt,
-            ref,
-            patience_seconds=attempt.runner.settings.unreachable_grace_seconds
-            if end.outcome is Outcome.COMPLETED
-            else 0.0,
-        )
-    except GitError as error:
-        if end.outcome is Outcome.COMPLETED:
-            raise
-        log.info("Work of an unhappy end was not pushed: %s", error, extra={"event": "push.given_up"})
-        return replace(end, files_changed=changed)
-    return replace(end, commit=commit, ref=ref, files_changed=changed)
+    if end.outcome is not Outcome.COMPLETED:
+        return _with_what_could_be_pushed(attempt, replace(end, files_changed=changed), commit, ref)
+    refusal = _push(attempt, ref)
+    if refusal is None:
+        return replace(end, commit=commit, ref=ref, files_changed=changed)
+    # The next attempt would be refused as well, and cost as much: no retry.
+    why = f"The repository refuses the push, {str(refusal).rstrip('.')}."
+    kept = f"The work is kept on this worker, as {ref} in {workspace.keep(ref)}."
+    return replace(end, outcome=Outcome.BAD_CONFIG, error=f"{why} {kept}", files_changed=changed)
 
 
 def _must_change(attempt: Attempt) -> bool:
@@ -274,20 +270,32 @@ def _must_change(attempt: Attempt) -> bool:
     return attempt.agent.expects_changes and attempt.subtask.kind != "testing" if wanted is None else wanted
 
 
-def _push(attempt: Attempt, ref: str, *, patience_seconds: float) -> None:
-    """Push the attempt's commit. While the remote is away it waits, until nobody wants the work any more."""
-    deadline = time.monotonic() + patience_seconds
+def _push(attempt: Attempt, ref: str) -> Refusal | None:
+    """Push the attempt's commit; the refusal of a remote that answers. While it is away this waits, until nobody wants
+    the work any more."""
+    deadline = time.monotonic() + attempt.runner.settings.unreachable_grace_seconds
     while True:
         try:
-            attempt.workspace.push(ref)
+            return attempt.workspace.push(ref)
         except GitError as error:
             if time.monotonic() >= deadline or attempt.stop.reason:
                 raise
             log.warning("The remote is away, finished work waits: %s", error, extra={"event": "push.remote_away"})
             attempt.log_line("note", f"{error} Trying again.")
             time.sleep(PUSH_RETRY_SECONDS)
-        else:
-            return
+
+
+def _with_what_could_be_pushed(attempt: Attempt, end: AttemptEnd, commit: str, ref: str) -> AttemptEnd:
+    """The work of an unhappy end is pushed as well. It is nice to have: nobody waits for it."""
+    problem: Refusal | GitError | None
+    try:
+        problem = attempt.workspace.push(ref)
+    except GitError as error:
+        problem = error
+    if problem is None:
+        return replace(end, commit=commit, ref=ref)
+    log.info("Work of an unhappy end was not pushed: %s", problem, extra={"event": "push.given_up"})
+    return end
 
 
 def _environment(attempt: Attempt, extra: Mapping[str, str]) -> dict[str, str]:

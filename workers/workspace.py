@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from orchestrator.git import IDENTITY, NETWORK_TIMEOUT_SECONDS, GitResult, run_git
+from orchestrator.git import IDENTITY, GitResult, run_git
+from orchestrator.push import Refusal, push
 from orchestrator.repository_cache import RepositoryCache, borrow, claimed_folder, sweep_folders
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Workspaces:
                 return
             cache = self.cache.path_with(repo, [base_commit])
             _check_out(folder, cache, repo, base_commit, f"subtask-{subtask_id}")
-            yield Workspace(folder.resolve(), repo, base_commit)
+            yield Workspace(folder.resolve(), repo, base_commit, cache)
 
     def sweep(self, live: Callable[[str], bool] | None = None) -> list[str]:
         """Remove what dead processes left here, and return the folders' names. `live(name)` may keep one."""
@@ -65,11 +66,12 @@ class Workspaces:
 
 @dataclass(frozen=True)
 class Workspace:
-    """One attempt's folder. `repo` and `base_commit` are None where the job has no repository."""
+    """One attempt's folder. `repo`, `base_commit` and `cache` are None where the job has no repository."""
 
     folder: Path
     repo: str | None = None
     base_commit: str | None = None
+    cache: Path | None = None
 
     @property
     def path(self) -> Path:
@@ -114,19 +116,21 @@ class Workspace:
         self._git("update-ref", RESULT, commit)
         return commit
 
-    def push(self, ref: str) -> None:
+    def push(self, ref: str) -> Refusal | None:
         """Push the commit that `commit_all` returned to `ref` on the job's repository; once more is fine.
 
-        Raises `GitError` when the remote refuses, also when `ref` holds anything else.
+        Returns why the repository refuses, also when `ref` holds anything else. Raises `GitError` when it is away.
         """
         if self.repo is None:
             raise ValueError("a workspace without a repository has nothing to push")
-        run_git(
-            *("push", "--quiet", "--no-verify", f"--force-with-lease={ref}:", "--", self.repo, f"{RESULT}:{ref}"),
-            cwd=self._record,
-            user_config=True,
-            timeout_seconds=NETWORK_TIMEOUT_SECONDS,
-        )
+        return push(self.repo, RESULT, ref, expected=None, cwd=self._record)
+
+    def keep(self, ref: str) -> Path:
+        """Keep that commit as `ref` in this machine's cache of the repository, whose path is returned."""
+        if self.cache is None:
+            raise ValueError("a workspace without a repository has nothing to keep")
+        run_git("push", "--quiet", "--force", "--", str(self.cache), f"{RESULT}:{ref}", cwd=self._record)
+        return self.cache
 
     @property
     def _record(self) -> Path:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.errors import GitError, RepositoryError
-from orchestrator.git import IDENTITY, NETWORK_TIMEOUT_SECONDS, last_line, run_git
+from orchestrator.git import IDENTITY, last_line, run_git
 from orchestrator.merge.conflicts import Conflict, MergeReport, read_merge_tree
+from orchestrator.push import Refusal, push
 from orchestrator.redaction import redact_url
 from orchestrator.repository_cache import RepositoryCache, borrow, claimed_folder, remove_tree
 
@@ -198,7 +199,7 @@ def merge_attempts(workspace: MergeWorkspace, *, attempts: Sequence[AttemptToMer
 
 def ensure_branch(workspace: MergeWorkspace, repo: str, branch: str, base_commit: str) -> None:
     """Create the integration branch at the job's base commit, unless it exists. Raises `GitError` when git refuses."""
-    refusal = _push(workspace, repo, branch, new=base_commit, expected=None)
+    refusal = push(repo, base_commit, f"refs/heads/{branch}", expected=None, cwd=workspace.path)
     if refusal and _head_of(repo, branch) is None:
         raise _refused(repo, branch, refusal)
 
@@ -208,8 +209,8 @@ def push_branch(workspace: MergeWorkspace, repo: str, branch: str, *, new: str, 
 
     Raises `RepositoryError` when somebody else has moved it, `GitError` when git refuses for another reason.
     """
-    refusal = _push(workspace, repo, branch, new=new, expected=expected)
-    if not refusal:
+    refusal = push(repo, new, f"refs/heads/{branch}", expected=expected, cwd=workspace.path)
+    if refusal is None:
         return
     found = _head_of(repo, branch)
     if found == new:
@@ -226,38 +227,16 @@ def push_branch(workspace: MergeWorkspace, repo: str, branch: str, *, new: str, 
     )
 
 
-def _push(workspace: MergeWorkspace, repo: str, branch: str, *, new: str, expected: str | None) -> str:
-    """Push under a lease; a branch that is at `new` satisfies any lease. Returns git's refusal, or nothing."""
-    ref = f"refs/heads/{branch}"
-    result = run_git(
-        *(
-            "push",
-            "--porcelain",
-            "--no-verify",
-            f"--force-with-lease={ref}:{expected or ''}",
-            "--",
-            repo,
-            f"{new}:{ref}",
-        ),
-        cwd=workspace.path,
-        check=False,
-        user_config=True,
-        timeout_seconds=NETWORK_TIMEOUT_SECONDS,
-    )
-    return f"{result.text}\n{result.stderr}".strip() if result.exit_code else ""
-
-
 def _head_of(repo: str, branch: str) -> str | None:
     ref = f"refs/heads/{branch}"
     listing = run_git("ls-remote", "--", repo, ref, cwd=None, user_config=True, timeout_seconds=60.0).text
     return next((line.split("\t")[0] for line in listing.splitlines() if line.endswith(f"\t{ref}")), None)
 
 
-def _refused(repo: str, branch: str, refusal: str) -> GitError:
-    reason = next((line for line in refusal.splitlines() if "rejected]" in line), last_line(refusal))
-    in_use = "checked out" in refusal or "checked-out" in refusal
+def _refused(repo: str, branch: str, refusal: Refusal) -> GitError:
+    in_use = "checked out" in str(refusal) or "checked-out" in str(refusal)
     return GitError(
-        f"The branch {branch} can't be pushed to {redact_url(repo)}: {reason.split(chr(9))[-1]}.",
-        context={"repo": redact_url(repo), "branch": branch, "stderr": redact_url(refusal)},
+        f"The branch {branch} can't be pushed to {redact_url(repo)}: {str(refusal).rstrip('.')}.",
+        context={"repo": redact_url(repo), "branch": branch},
         recovery="Switch the checkout there to another branch, then retry the job." if in_use else "",
     )

@@ -14,7 +14,7 @@ from orchestrator.dispatch.submission import submit
 from orchestrator.errors import IllegalRequest
 from orchestrator.plan.validate import validate_plan
 from tests.support.fleet import TestFleet
-from tests.support.repositories import git, new_repository, shell
+from tests.support.repositories import git, new_repository, refuse_pushes, shell
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.stack
@@ -66,6 +66,17 @@ def test_an_agent_that_falls_silent_is_ended(fleet: TestFleet) -> None:
     fleet.wait_for_end(job_id)
     assert attempts_of(fleet, job_id)[0]["status"] == "idle_timeout"
     assert statuses_of(fleet, job_id) == {1: "timeout"}
+
+
+def test_a_repository_that_refuses_the_work_costs_no_second_agent(fleet: TestFleet, repository: Path) -> None:
+    refuse_pushes(repository, "No refs of yours here.")
+    job_id = fleet.submit({"title": "Refused", "repo": str(repository), "subtasks": [shell(1, "echo one > file")]})
+    assert fleet.wait_for_end(job_id)["status"] == "failed"
+    (attempt,) = attempts_of(fleet, job_id)
+    assert attempt["status"] == "bad_config"
+    assert "[remote rejected] (pre-receive hook declined): No refs of yours here." in attempt["error"]
+    cache = attempt["error"].rstrip(".").split(" in ")[-1]
+    assert git(Path(cache), "show", f"refs/orchestrator/{job_id}/1/1:file") == "one\n"
 
 
 def test_a_change_that_was_required_and_is_missing_is_no_success(fleet: TestFleet, repository: Path) -> None:

@@ -16,7 +16,7 @@ from orchestrator.repository_cache import RepositoryCache, claimed_folder
 from orchestrator.state.engine import create_engine
 from tests.support import job_rows
 from tests.support.command_line import InProcess, command_line_in_process
-from tests.support.repositories import git, new_repository
+from tests.support.repositories import git, new_repository, refuse_pushes
 
 OLD, OTHER, FRESH, OPEN = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc", "dddddddddddd"
 
@@ -152,10 +152,7 @@ def test_a_job_whose_repository_can_not_be_read_is_left(
 
 def test_a_ref_that_the_repository_keeps_keeps_its_job(engine: Engine, repository: Path, prune: Prune) -> None:
     a_job_in(engine, OLD, repository)
-    hook = repository / ".git" / "hooks" / "pre-receive"
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text("#!/bin/sh\nexit 1\n")
-    hook.chmod(0o755)
+    hook = refuse_pushes(repository)
     (job,) = prune.document(code=3)["jobs"]
     assert "pre-receive hook declined" in job["problem"]
     assert (job["deleted"], job["refs_deleted"]) == (False, [])

@@ -15,6 +15,7 @@ from orchestrator.errors import GitError
 from orchestrator.git import attempt_ref
 from orchestrator.repository_cache import RepositoryCache
 from tests.support.git_checkout import Repository
+from tests.support.repositories import git, refuse_pushes
 from workers.workspace import Workspace, Workspaces
 
 BASE_FILES: dict[str, str | bytes | None] = {
@@ -50,7 +51,7 @@ def finish(workspace: Workspace, repository: Repository, subtask_id: int = 1) ->
     """Commit and push, and return what the user's repository then has."""
     commit = workspace.commit_all(title="Do it", subtask_id=subtask_id, job_id="job")
     ref = attempt_ref("job", subtask_id, 1)
-    workspace.push(ref)
+    assert workspace.push(ref) is None
     assert repository.git("rev-parse", ref) == commit
     repository.git("merge-base", "--is-ancestor", repository.head, commit)
     return commit
@@ -103,9 +104,28 @@ def test_pushing_again_is_fine_and_something_else_is_not(workspaces: Workspaces,
         commit = finish(workspace, repository)
         workspace.push(attempt_ref("job", 1, 1))
         agent.write({"changed": "two\n"})
-        with pytest.raises(GitError, match="push failed"):
-            finish(workspace, repository)
+        workspace.commit_all(title="Do it", subtask_id=1, job_id="job")
+        refusal = workspace.push(attempt_ref("job", 1, 1))
+        assert refusal is not None
+        assert refusal.reason == "[rejected] (stale info)"
     assert repository.git("rev-parse", attempt_ref("job", 1, 1)) == commit
+
+
+def test_a_repository_that_refuses_is_told_from_one_that_is_away(
+    workspaces: Workspaces, repository: Repository, tmp_path: Path
+) -> None:
+    ref = attempt_ref("job", 1, 1)
+    refuse_pushes(repository.path, "No refs of yours here.")
+    with prepared(workspaces, repository) as (workspace, agent):
+        agent.write({"changed": "one\n"})
+        commit = workspace.commit_all(title="Do it", subtask_id=1, job_id="job")
+        refusal = workspace.push(ref)
+        assert str(refusal) == "[remote rejected] (pre-receive hook declined): No refs of yours here."
+        cache = workspace.keep(ref)
+        repository.path.rename(tmp_path / "away")
+        with pytest.raises(GitError, match=r"push failed: '.*' does not appear to be a git repository"):
+            workspace.push(ref)
+    assert git(cache, "rev-parse", ref).strip() == commit
 
 
 def test_the_users_checkout_stays_as_it_is(workspaces: Workspaces, repository: Repository) -> None:

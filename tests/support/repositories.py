@@ -30,6 +30,15 @@ def commit(folder: Path, files: Mapping[str, str], message: str = "change") -> P
     return folder
 
 
+def refuse_pushes(repository: Path, words: str = "") -> Path:
+    """Let a hook of this repository refuse every push, and say `words`. Returns the hook."""
+    hook = repository / ".git" / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    return hook
+
+
 def shell(subtask_id: int, command: str, group: int | None = 1, **more: Any) -> dict[str, Any]:
     """A subtask of a plan that runs a command."""
     return {

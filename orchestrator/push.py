@@ -1,0 +1,42 @@
+"""A push to a user's repository, which may be away, or be there and refuse: two different things to whoever waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.git import NETWORK_TIMEOUT_SECONDS, failure, run_git
+from orchestrator.redaction import redact_url
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """`reason` is git's, such as "[remote rejected] (pre-receive hook declined)"; `said` is what a hook there printed."""
+
+    reason: str
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.said}" if self.said else self.reason
+
+
+def push(repo: str, source: str, ref: str, *, expected: str | None, cwd: Path) -> Refusal | None:
+    """Push `source` to `ref`, which must be at `expected` (None: must not exist). A ref that is at `source` satisfies any.
+
+    Returns why the repository refuses, or None when the ref is there. Raises `GitError` when nobody answers.
+    """
+    lease = f"--force-with-lease={ref}:{expected or ''}"
+    result = run_git(
+        *("push", "--porcelain", "--no-verify", lease, "--", repo, f"{source}:{ref}"),
+        cwd=cwd,
+        check=False,
+        user_config=True,
+        timeout_seconds=NETWORK_TIMEOUT_SECONDS,
+    )
+    if result.exit_code == 0:
+        return None
+    refused = next((line for line in result.text.splitlines() if line.startswith("!\t")), None)
+    if refused is None:
+        raise failure(["push", "--", repo, f"{source}:{ref}"], result, cwd)
+    lines = [line.removeprefix("remote:").strip() for line in result.stderr.splitlines() if line.startswith("remote:")]
+    return Refusal(redact_url(refused.split("\t")[-1]), " ".join(line for line in lines if line))
