@@ -16,6 +16,7 @@ from typing import Final
 from sqlalchemy import Engine
 
 from orchestrator.errors import DatabaseUnavailable
+from orchestrator.fault_points import fault_point
 from orchestrator.state import leases
 from orchestrator.state.engine import translated
 from orchestrator.supervisor import StopSignal
@@ -103,6 +104,7 @@ class LeaseKeeper:
             if not held:
                 self._reached_at = self._turned_at
                 continue
+            fault_point("before_renewal")
             try:
                 self._renew(held)
                 # The renewal's beginning: by the database's clock the leases last a little longer than by ours.

@@ -13,6 +13,7 @@ from typing import Final
 from orchestrator.check import run_check
 from orchestrator.environment import agent_environment
 from orchestrator.errors import ConfigurationError, DatabaseUnavailable, GitError, OrchestratorException
+from orchestrator.fault_points import fault_point
 from orchestrator.git import attempt_ref
 from orchestrator.outcomes import COUNTED_AGAINST_RETRIES, Outcome
 from orchestrator.plan.model import ResolvedSubtask
@@ -59,10 +60,14 @@ def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, chord_id: st
         extra={"event": "attempt.started", "job_id": job_id, "subtask_id": subtask_id, "attempt": claim.number},
     )
     with runner.keeper.holding(claim.lease_token) as stop:
+        fault_point("after_claim_before_workspace")
         runner.logs.open(claim.attempt_id, job_id, subtask_id)
         end = _work(runner, claim, stop)
         runner.logs.close(claim.attempt_id)
-        return record(runner.fleet, claim, end, stop)
+        fault_point("after_push_before_record")
+        is_final = record(runner.fleet, claim, end, stop)
+        fault_point("after_record_before_return")
+        return is_final
 
 
 def _claim(runner: AgentRunner, job_id: str, subtask_id: int, chord_id: str | None, worker: str) -> Claim | None:
@@ -245,6 +250,7 @@ def _keep_work(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
     """Commit and push what the agent did, before any record says so. Work of an unhappy end is kept as well, where
     there is the time: nothing that was paid for is thrown away."""
     claim, workspace = attempt.claim, attempt.workspace
+    fault_point("after_agent_before_push")
     if claim.repo is None or not (end.outcome is Outcome.COMPLETED or end.outcome in COUNTED_AGAINST_RETRIES):
         return end
     commit = workspace.commit_all(title=attempt.subtask.title, subtask_id=claim.subtask_id, job_id=claim.job_id)

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 
 from orchestrator.dispatch.chord import HeaderTask, freeze_chord
 from orchestrator.dispatch.fleet import Fleet
+from orchestrator.fault_points import fault_point
 from orchestrator.state.engine import translated
 from orchestrator.state.outbox import Message, owe_header
 from orchestrator.state.transitions import groups, jobs, subtasks
@@ -70,6 +71,7 @@ def _dispatch_group(
         strategy=job.parallelization_strategy,
     )
     owe_header(connection, job.id, chord.messages)
+    fault_point("after_chord_size_before_commit")
     log.info(
         "Executing parallel group %d with %d subtasks",
         number,

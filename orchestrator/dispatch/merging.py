@@ -20,6 +20,7 @@ from orchestrator.dispatch.group_record import max_concurrent_agents, sequential
 from orchestrator.dispatch.group_work import GroupWork, read_group_work
 from orchestrator.dispatch.next_step import MergedGroup, Proceed, SendBack, next_step
 from orchestrator.errors import BadInput, DatabaseUnavailable, LeaseLost, OrchestratorException
+from orchestrator.fault_points import fault_point
 from orchestrator.merge.branches import MergeWorkspace, ensure_branch, merge_attempts, push_branch
 from orchestrator.merge.conflicts import Conflict
 from orchestrator.merge.group_check import run_group_check
@@ -62,16 +63,19 @@ def merge_group(fleet: Fleet, job_id: str, group_number: int, *, woken_by: str) 
         if claim is None:
             return
         work = read_group_work(connection, claim)
+    fault_point("after_merge_claim_before_merge")
     try:
         with _lease_kept(fleet, claim) as stop:
             done = _merge(fleet, claim, work, stop)
             with translated(), fleet.engine.begin() as connection:
                 messages = _record(fleet, connection, claim, work, done)
+                fault_point("after_merge_record_before_commit")
     except LeaseLost:
         log.warning("The merge of group %d was taken over.", group_number, extra={"event": "merge.lease_lost"})
     except (OrchestratorException, RedisError) as error:
         _put_off(fleet, claim, error)
     else:
+        fault_point("after_merge_commit_before_next_group")
         fleet.publish(messages)
 
 
@@ -124,6 +128,7 @@ def _merge(fleet: Fleet, claim: MergeClaim, work: GroupWork, stop: StopSignal) -
         if work.head == work.base_commit:
             ensure_branch(workspace, work.repo, work.branch, work.head)
         push_branch(workspace, work.repo, work.branch, new=result.head, expected=work.head)
+        fault_point("after_branch_push_before_record")
         merged = tuple(attempt.subtask_id for attempt in result.merged)
         check = None
         if claim.check_command and (merged or work.merged_before):

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, insert, select, text
 
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.errors import IllegalRequest
+from orchestrator.fault_points import fault_point
 from orchestrator.git import RepositoryAtSubmission, resolve_repository
 from orchestrator.plan.model import PlannedGroup, ResolvedSubtask, ValidatedPlan
 from orchestrator.state import tables
@@ -53,6 +54,8 @@ def submit(fleet: Fleet, plan: ValidatedPlan, *, idempotency_key: str | None = N
                     return known
             _store(connection, job_id, plan, repository, idempotency_key)
             message = owe(connection, job_id, _start_message(fleet.app, job_id))
+            fault_point("submission_before_commit")
+        fault_point("submission_after_commit_before_publish")
         fleet.publish([message])
     return Submitted(job_id, True, repository.notes if repository else ())
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.errors import GitError, RepositoryError
+from orchestrator.fault_points import fault_point
 from orchestrator.git import IDENTITY, last_line, run_git
 from orchestrator.merge.conflicts import Conflict, MergeReport, read_merge_tree
 from orchestrator.push import Refusal, push
@@ -194,6 +195,7 @@ def merge_attempts(workspace: MergeWorkspace, *, attempts: Sequence[AttemptToMer
             continue
         head = workspace.commit_merge(report.tree, head, attempt)
         merged.append(MergedAttempt(attempt.subtask_id, head))
+        fault_point("between_merged_branches")
     return MergeResult(head, tuple(merged), tuple(conflicts))
 
 

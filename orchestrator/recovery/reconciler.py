@@ -28,6 +28,7 @@ from orchestrator.dispatch.fleet import Fleet
 from orchestrator.dispatch.merging import merge_group
 from orchestrator.dispatch.steering import end_job
 from orchestrator.errors import DatabaseUnavailable
+from orchestrator.fault_points import fault_point
 from orchestrator.outcomes import Outcome
 from orchestrator.retry_policy import Retry, RetryPolicy, Tally, decide
 from orchestrator.state import leases, outbox
@@ -119,6 +120,7 @@ class Reconciler:
             findings = [Finding(row.kind, row.job_id or "", row.number or 0) for row in rows]
         with translated():
             for finding in findings:
+                fault_point("reconciler_after_look_before_move")
                 self._moves[finding.kind](finding)
         return findings
 

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine, text
 
 from orchestrator.errors import DatabaseUnavailable
+from orchestrator.fault_points import fault_point
 from orchestrator.state.one_trip import WITHOUT_DISK, in_one_trip
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ def publish(engine: Engine, app: Celery, messages: Sequence[Message], *, republi
     Never raises for a broker or a database that is away: the rows stay due and the reconciler sends them. A crash before
     the mark sends them twice. A worker that claimed a subtask before the mark has set `due_at` to NULL; the mark leaves it so.
     """
+    fault_point("before_publish")
     sent: list[int] = []
     try:
         with app.producer_or_acquire() as producer:
@@ -114,6 +116,7 @@ def publish(engine: Engine, app: Celery, messages: Sequence[Message], *, republi
             len(messages) - len(sent),
             extra={"event": "outbox.broker_away", "error": str(error)},
         )
+    fault_point("after_publish_before_mark")
     try:
         _mark(engine, sent, republish_seconds)
     except DatabaseUnavailable as error:
