@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import Final
 
-import psutil
-
-from orchestrator.process_list import COOKIE_VARIABLE
-from tests.chaos.world import AT_ONCE, GROUPS, SIZE, World
+from tests.chaos.diary import overlaps, read_diary
+from tests.chaos.world import AT_ONCE, GRACE_SECONDS, GROUPS, SIZE, World
 from tests.support.repositories import git
 
 FREE_REPEATS: Final = ("worker_lost", "interrupted")
-"""Outcomes that are nobody's failure: the fleet's own faults, which cost another run of the agent."""
+"""Ends that cost nothing where the agent had not begun: the fleet's own faults."""
+CUTS_OFF: Final = "one_way_partition"
+"""The fault under which two agents may overlap: it cuts one worker off from the database."""
 
 
-def complaints(world: World, job_id: str) -> Iterator[str]:
-    """Everything that is wrong after the job's end, with the fleet still up."""
+def complaints(world: World, job_id: str, fired: Collection[str], costs: Collection[str]) -> Iterator[str]:
+    """Everything that is wrong after the job's end, with the fleet still up. `fired` are the faults from outside that
+    happened, `costs` the ends that all faults together excuse for an agent that had begun."""
     yield from _job_is_completed(world, job_id)
     yield from _one_winner_each(world, job_id)
     yield from _branch_holds_each_change_once(world, job_id)
-    yield from _agents_ran_as_often_as_recorded(world, job_id)
+    yield from _each_merge_is_recorded_once(world, job_id)
+    yield from _agents_ran_as_often_as_recorded(world, job_id, costs)
+    yield from _agents_did_not_overlap(world, cut_off=CUTS_OFF in fired)
     yield from _never_too_many(world, job_id)
     yield from _times_are_in_order(world, job_id)
-    if world.fleet.rows("SELECT 1 FROM outbox WHERE job_id = :id", id=job_id):
-        yield "the outbox still owes something for a final job"
-
-
-def leftovers(world: World) -> Iterator[str]:
-    """What is still there after every process of the fleet was asked to stop."""
-    for process in psutil.process_iter():
-        try:
-            if COOKIE_VARIABLE in process.environ() and process.cwd().startswith(str(world.fleet.folder)):
-                yield f"process {process.pid} of an attempt lives on: {process.cmdline()}"
-        except (psutil.Error, OSError):
-            continue
+    yield from _nothing_happened_after_the_end(world, job_id)
+    if world.fleet.rows("SELECT 1 FROM outbox"):
+        yield "the outbox still owes something, and every job is final"
 
 
 def _job_is_completed(world: World, job_id: str) -> Iterator[str]:
     job = world.fleet.job(job_id)
     if job["status"] != "completed":
         yield f"the job is {job['status']}: {job['reason']}, {job['error']}"
+    states = "SELECT status FROM groups WHERE job_id = :id UNION ALL SELECT status FROM subtasks WHERE job_id = :id"
+    found = {row["status"] for row in world.fleet.rows(states, id=job_id)}
+    if found != {"completed"}:
+        yield f"groups and subtasks of the job are {sorted(found)}"
 
 
 def _one_winner_each(world: World, job_id: str) -> Iterator[str]:
@@ -60,38 +57,74 @@ def _one_winner_each(world: World, job_id: str) -> Iterator[str]:
 
 
 def _branch_holds_each_change_once(world: World, job_id: str) -> Iterator[str]:
+    """The winners' changes and nothing else: history, files, and what the files say of the attempt that wrote them."""
     branch = f"orchestrator/{job_id}"
-    subjects = git(world.repository, "log", "--first-parent", "--format=%s", branch).splitlines()
+    log = git(world.repository, "log", "--first-parent", "--format=%s", branch)
     expected = [f"Merge subtask {n}: Step {n}" for n in range(GROUPS * SIZE, 0, -1)] + ["change"]
-    if subjects != expected:
-        yield f"the branch's history is {subjects}"
+    if log.splitlines() != expected:
+        yield f"the branch's history is {log.splitlines()}"
+    winners = world.fleet.rows(
+        "SELECT subtask_id, number, commit FROM attempts WHERE job_id = :id AND status = 'completed'", id=job_id
+    )
     files = {
         name: git(world.repository, "show", f"{branch}:{name}")
-        for name in git(world.repository, "ls-tree", "--name-only", branch).split()
+        for name in git(world.repository, "ls-tree", "-r", "--name-only", branch).split()
     }
-    if files != {"README": "hello\n"} | {f"{n}.txt": f"{n}\n" for n in range(1, GROUPS * SIZE + 1)}:
-        yield f"the branch holds {sorted(files)}"
+    written = {f"{row['subtask_id']}.txt": f"{row['subtask_id']} {row['number']}\n" for row in winners}
+    if files != {"README": "hello\n"} | written:
+        yield f"the branch holds {files}, the winners wrote {written}"
+    merged = git(world.repository, "log", "--first-parent", "--merges", "--format=%P", branch).splitlines()
+    if sorted(line.split()[1] for line in merged) != sorted(row["commit"] for row in winners):
+        yield "what was merged is not what the winners are recorded with"
+    head = git(world.repository, "rev-parse", branch).strip()
+    if world.fleet.job(job_id)["head_commit"] != head:
+        yield f"the branch is at {head}, its job says {world.fleet.job(job_id)['head_commit']}"
 
 
-def _agents_ran_as_often_as_recorded(world: World, job_id: str) -> Iterator[str]:
-    """An agent runs once for each recorded attempt, and never twice for one."""
-    attempts = world.fleet.rows("SELECT subtask_id, number, status FROM attempts WHERE job_id = :id", id=job_id)
-    recorded = {(row["subtask_id"], row["number"]): row["status"] for row in attempts}
-    starts: dict[tuple[int, int], int] = defaultdict(int)
-    for line in world.diary.read_text().splitlines():
-        mark, subtask_id, number, _ = line.split()
-        if mark == "+":
-            starts[int(subtask_id), int(number)] += 1
-    for key, times in starts.items():
-        if times > 1:
-            yield f"attempt {key} started its agent {times} times"
-        if key not in recorded:
-            yield f"attempt {key} ran and is not recorded"
-    for subtask_id in {row["subtask_id"] for row in attempts}:
-        repeats = [row for row in attempts if row["subtask_id"] == subtask_id and row["status"] != "completed"]
-        unexplained = [row["status"] for row in repeats if row["status"] not in (*FREE_REPEATS, "failed")]
-        if unexplained:
-            yield f"subtask {subtask_id} had attempts that ended as {unexplained}"
+def _each_merge_is_recorded_once(world: World, job_id: str) -> Iterator[str]:
+    runs = world.fleet.rows("SELECT * FROM group_runs WHERE job_id = :id ORDER BY group_number", id=job_id)
+    if [run["group_number"] for run in runs] != list(range(1, GROUPS + 1)):
+        yield f"the group runs are of {[run['group_number'] for run in runs]}"
+    for run in runs:
+        if not run["success"] or run["woken_by"] is None or run["completed_at"] is None:
+            yield f"the run of group {run['group_number']} is recorded as {run}"
+    counts = world.fleet.rows(
+        "SELECT name, group_number, count(*) AS times FROM events WHERE job_id = :id"
+        " AND name IN ('job.submitted', 'job.started', 'job.finished', 'group.started', 'group.finished')"
+        " GROUP BY name, group_number HAVING count(*) > 1",
+        id=job_id,
+    )
+    for row in counts:
+        yield f"{row['name']} of group {row['group_number']} was recorded {row['times']} times"
+
+
+def _agents_ran_as_often_as_recorded(world: World, job_id: str, costs: Collection[str]) -> Iterator[str]:
+    """An agent runs once for each recorded attempt, and never twice for one; there is an attempt beyond the winner only
+    where a fault took one away or made it fail. So the runs of agents = subtasks + attempts whose worker was
+    lost + retries by policy."""
+    attempts = {row["id"]: row for row in world.fleet.rows("SELECT * FROM attempts WHERE job_id = :id", id=job_id)}
+    ran = set()
+    for life in read_diary(world.diary):
+        attempt = attempts.get(life.attempt_id)
+        if attempt is None or (attempt["subtask_id"], attempt["number"]) != (life.subtask_id, life.number):
+            yield f"attempt {life.subtask_id}.{life.number} ran as {life.token} and is not recorded so"
+        if life.starts != 1:
+            yield f"attempt {life.subtask_id}.{life.number} started its agent {life.starts} times"
+        ran.add(life.attempt_id)
+    for attempt in attempts.values():
+        name = f"attempt {attempt['subtask_id']}.{attempt['number']}"
+        if attempt["status"] == "completed" and attempt["id"] not in ran:
+            yield f"{name} completed and its agent never ran"
+        excused = costs if attempt["id"] in ran else {*costs, *FREE_REPEATS}
+        if attempt["status"] not in {"completed", *excused}:
+            whether = "ran" if attempt["id"] in ran else "did not run"
+            yield f"{name} ended as {attempt['status']}, and no fault excuses it; its agent {whether}: {attempt['error']}"
+
+
+def _agents_did_not_overlap(world: World, *, cut_off: bool) -> Iterator[str]:
+    for earlier, later, seconds in overlaps(read_diary(world.diary)):
+        if not cut_off or seconds > GRACE_SECONDS:
+            yield f"agents {earlier.token} and {later.token} were at subtask {later.subtask_id} at once for {seconds:.2f} s"
 
 
 def _never_too_many(world: World, job_id: str) -> Iterator[str]:
@@ -107,11 +140,36 @@ def _never_too_many(world: World, job_id: str) -> Iterator[str]:
 
 
 def _times_are_in_order(world: World, job_id: str) -> Iterator[str]:
+    """By the database's clock alone: an attempt inside its group run, that one inside its group, inside its job."""
     job = world.fleet.job(job_id)
-    for row in world.fleet.rows("SELECT * FROM attempts WHERE job_id = :id", id=job_id):
-        if not job["started_at"] <= row["started_at"] <= row["finished_at"] <= job["finished_at"]:
-            yield f"attempt {row['subtask_id']}.{row['number']} lies outside of its job's time"
     groups = world.fleet.rows("SELECT * FROM groups WHERE job_id = :id ORDER BY number", id=job_id)
     for earlier, later in pairwise(groups):
         if earlier["finished_at"] > later["started_at"]:
             yield f"group {later['number']} started before group {earlier['number']} ended"
+    for group in groups:
+        if not job["started_at"] <= group["started_at"] <= group["finished_at"] <= job["finished_at"]:
+            yield f"group {group['number']} lies outside of its job's time"
+    of_number = {group["number"]: group for group in groups}
+    runs = {row["id"]: row for row in world.fleet.rows("SELECT * FROM group_runs WHERE job_id = :id", id=job_id)}
+    for run in runs.values():
+        number = run["group_number"]
+        outer = of_number[number]
+        if not outer["started_at"] <= run["started_at"] <= run["completed_at"] <= outer["finished_at"]:
+            yield f"the run of group {number} lies outside of its group's time"
+    for row in world.fleet.rows("SELECT * FROM attempts WHERE job_id = :id", id=job_id):
+        run = runs[row["group_run_id"]]
+        if not run["started_at"] <= row["started_at"] <= row["finished_at"] <= run["completed_at"]:
+            yield f"attempt {row['subtask_id']}.{row['number']} lies outside of its group run's time"
+    for row in world.fleet.rows("SELECT * FROM subtasks WHERE job_id = :id", id=job_id):
+        if row["merged_at"] is None or not row["started_at"] <= row["finished_at"] <= row["merged_at"]:
+            yield f"subtask {row['subtask_id']} started, ended and was merged at {row['started_at']}, {row['finished_at']}, {row['merged_at']}"
+
+
+def _nothing_happened_after_the_end(world: World, job_id: str) -> Iterator[str]:
+    late = world.fleet.rows(
+        "SELECT name, subtask_id FROM events WHERE job_id = :id"
+        " AND id > (SELECT max(id) FROM events WHERE job_id = :id AND name = 'job.finished')",
+        id=job_id,
+    )
+    if late:
+        yield f"after the job's end there was {late}"

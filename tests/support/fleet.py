@@ -35,20 +35,30 @@ class TestFleet:
     def __post_init__(self) -> None:
         self.client: Fleet = join_fleet(self.settings, name="test client")
 
-    def start_dispatcher(self, name: str = "dispatcher", **environment: str) -> subprocess.Popen[bytes]:
-        return self._start(name, [CONTROL_QUEUE], 4, environment)
+    def start_dispatcher(
+        self, name: str = "dispatcher", *, prefix: Sequence[str] = (), **environment: str
+    ) -> subprocess.Popen[bytes]:
+        return self._start(name, [CONTROL_QUEUE], 4, prefix, environment)
 
     def start_worker(
-        self, name: str = "worker", *, slots: int = 8, capabilities: Sequence[str] = (), **environment: str
+        self,
+        name: str = "worker",
+        *,
+        slots: int = 8,
+        capabilities: Sequence[str] = (),
+        prefix: Sequence[str] = (),
+        **environment: str,
     ) -> subprocess.Popen[bytes]:
-        return self._start(name, queues_of_worker(capabilities), slots, environment)
+        """`prefix` is a command that becomes the worker, such as `nsenter`."""
+        return self._start(name, queues_of_worker(capabilities), slots, prefix, environment)
 
     def _start(
-        self, name: str, queues: Sequence[str], slots: int, environment: Mapping[str, str]
+        self, name: str, queues: Sequence[str], slots: int, prefix: Sequence[str], environment: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
         log = (self.folder / f"{name}.log").open("ab")
         process = subprocess.Popen(
             [
+                *prefix,
                 *(sys.executable, "-m", "celery", "-A", "workers.app", "worker", "--pool", "threads"),
                 *("--concurrency", str(slots), "--queues", ",".join(queues), "--hostname", f"{name}@test"),
                 *("--without-mingle", "--without-gossip", "--loglevel", "INFO"),

@@ -1,0 +1,27 @@
+"""What a fault is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.chaos.world import World
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Happens once, repairs itself, and says whether it met anything to break.
+
+    `costs` are the ends that it may give to an agent that had begun to work: nothing else excuses a second run.
+    """
+
+    happen: Callable[[World, str], bool]
+    costs: tuple[str, ...] = ()
+    after_the_job: bool = False
+    """It happens when the job is final."""
+    why_not: Callable[[], str | None] = lambda: None
+    """Why it can't happen on this machine; None where it can."""
+
+    @property
+    def name(self) -> str:
+        return self.happen.__name__
