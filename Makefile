@@ -1,5 +1,5 @@
 # `make` shows what there is. Everything is installed into .venv and nothing outside this folder, except that `make test`
-# as root installs redis-server with apt-get where it is missing.
+# and `make chaos` as root install with apt-get what tests/prerequisites.sh names and the machine lacks.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,6 +14,7 @@ INSTALLED := .venv/installed
 INSTALLED_DEV := .venv/installed-dev
 DEMO := .demo/bookstore
 SEEDS ?= 20
+FIRST ?= 1
 
 .PHONY: help install demo bench test chaos prerequisites lint format types docs docs-check clean
 
@@ -38,8 +39,8 @@ test: $(INSTALLED_DEV) prerequisites lint types docs-check ## everything that CI
 	@$(BIN)/pytest tests/integration tests/acceptance tests/browser | tee .pytest_cache/stack.txt
 	@tail -qn 1 .pytest_cache/unit.txt .pytest_cache/stack.txt
 
-chaos: $(INSTALLED_DEV) ## seeded faults over a real fleet: make chaos SEEDS=20
-	@$(BIN)/python -m tests.chaos --seeds $(SEEDS)
+chaos: $(INSTALLED_DEV) prerequisites ## seeded faults over a real fleet, what failed into .chaos: make chaos SEEDS=20
+	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) --first $(FIRST) --keep-logs .chaos
 
 prerequisites:
 	@tests/prerequisites.sh
@@ -66,7 +67,7 @@ bench: $(INSTALLED_DEV) prerequisites ## measure the queue on this machine, into
 	@$(BIN)/python -m benchmarks.run --write
 
 clean: ## remove .venv, the demo's repository and caches; the state folder stays
-	rm -rf .venv .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv .demo .chaos .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 
 $(INSTALLED): pyproject.toml | .venv
 	@echo "Installing into .venv; the first time takes a minute or two."

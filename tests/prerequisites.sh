@@ -14,14 +14,19 @@ if [ "$(printf '%s\n' "$OLDEST_GIT" "$found" | sort -V | head -n 1)" != "$OLDEST
     exit 1
 fi
 
-install_redis() {
+missing=()
+command -v redis-server > /dev/null || missing+=(redis-server)
+compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' > /dev/null || missing+=(libfaketime)
+command -v ip > /dev/null || missing+=(iproute2)
+
+install_missing() {
     # RUNLEVEL=1 keeps Debian's packages from starting a server: the tests start their own, on private sockets.
     export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
-    timeout 120 apt-get update -qq && timeout 120 apt-get install -qq --no-install-recommends redis-server
+    timeout 120 apt-get update -qq && timeout 120 apt-get install -qq --no-install-recommends "${missing[@]}"
 }
 
-if ! command -v redis-server > /dev/null; then
-    if ! { [ "$(id -u)" -eq 0 ] && command -v apt-get && install_redis; } &> /dev/null; then
-        echo "redis-server is not installed: the tests use Valkey from its wheel instead."
+if [ ${#missing[@]} -gt 0 ]; then
+    if ! { [ "$(id -u)" -eq 0 ] && command -v apt-get && install_missing; } &> /dev/null; then
+        echo "${missing[*]} could not be installed: Valkey from its wheel stands in for Redis; \`make chaos\` says what it does without."
     fi
 fi
