@@ -103,6 +103,10 @@ def _group_event(event: EventView, error: str) -> str | None:
             return _with_error(f"{group} {event.data.get('status')}", error)
         case "group.sent_back":
             return _with_error(f"{group} goes back to work", error)
+        case "group.merge_put_off":
+            return _with_error(f"the merge of {group} waits", error)
+        case "group.resumed":
+            return f"{group} waits for its merge"
         case _:
             return None
 

@@ -226,6 +226,7 @@ def resume_group(connection: Connection, job_id: str, number: int) -> None:
         text("UPDATE groups SET status = 'running' WHERE job_id = :job_id AND number = :number AND status = 'pending'"),
         {"job_id": job_id, "number": number},
     )
+    record_event(connection, "group.resumed", job_id, group_number=number)
 
 
 def fail_group(connection: Connection, job_id: str, number: int, error: str) -> None:
@@ -242,13 +243,15 @@ def fail_group(connection: Connection, job_id: str, number: int, error: str) -> 
 
 def end_groups(connection: Connection, job_id: str, status: str, error: str) -> None:
     """pending or running → skipped or cancelled, for what is left of a job that ends. A merge under way ends itself."""
-    connection.execute(
+    ended = connection.execute(
         text(
             "UPDATE groups SET status = :status, error = :error, finished_at = clock_timestamp()"
-            " WHERE job_id = :job_id AND status IN ('pending', 'running')"
+            " WHERE job_id = :job_id AND status IN ('pending', 'running') RETURNING number"
         ),
         {"job_id": job_id, "status": status, "error": error},
     )
+    if numbers := sorted(ended.scalars()):
+        record_event(connection, f"groups.{status}", job_id, group_numbers=numbers, error=error)
 
 
 def reopen_groups(connection: Connection, job_id: str, numbers: Sequence[int]) -> None:
@@ -260,3 +263,4 @@ def reopen_groups(connection: Connection, job_id: str, numbers: Sequence[int]) -
         ),
         {"job_id": job_id, "numbers": list(numbers)},
     )
+    record_event(connection, "groups.reopened", job_id, group_numbers=list(numbers))

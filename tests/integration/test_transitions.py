@@ -1,0 +1,259 @@
+"""Hypothesis drives the real transitions on a real PostgreSQL, in any order that callers can think of.
+
+No process of the fleet runs: the rules below are its dispatchers, workers, reconciler and users, and copies of messages
+that come too early, twice or late. After each of them the schema's promises and those of the design hold.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, ClassVar, Final
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy import text
+
+from orchestrator.dispatch.dispatcher import start_job
+from orchestrator.dispatch.merging import merge_group
+from orchestrator.dispatch.steering import cancel_job, pause_job, resume_job, retry_job
+from orchestrator.errors import IllegalRequest
+from orchestrator.outcomes import Outcome
+from orchestrator.recovery.reconciler import Reconciler
+from orchestrator.state import leases
+from orchestrator.state.tables import GROUP_FINAL, JOB_FINAL, SUBTASK_FINAL
+from orchestrator.state.transitions import subtasks
+from orchestrator.state.transitions.subtasks import AttemptEnd, Claim
+from orchestrator.supervisor import StopSignal
+from tests.support.fleet import TestFleet, open_fleet
+from tests.support.repositories import shell
+from tests.support.services import PostgresService
+from tests.support.waiting import wait_until
+from workers.recording import record
+
+pytestmark = pytest.mark.stack
+
+LEASE_SECONDS: Final = 30.0
+JOB_PATHS: Final = {
+    ("pending", "running"),
+    *(("running", final) for final in JOB_FINAL),
+    ("pending", "cancelled"),
+    ("pending", "failed"),  # its deadline passed
+    ("failed", "running"),
+    ("cancelled", "running"),
+}
+GROUP_PATHS: Final = {
+    ("pending", "running"),
+    ("running", "merging"),
+    ("merging", "completed"),
+    ("merging", "failed"),
+    *((state, end) for state in ("pending", "running") for end in ("skipped", "cancelled")),
+    ("pending", "failed"),
+    *((final, state) for final in GROUP_FINAL if final != "completed" for state in ("pending", "running")),
+}
+SUBTASK_PATHS: Final = {
+    ("pending", "in_progress"),
+    ("in_progress", "pending"),
+    *(("in_progress", final) for final in ("completed", "failed", "timeout", "cancelled")),
+    ("pending", "skipped"),
+    ("pending", "cancelled"),
+    *((final, "pending") for final in SUBTASK_FINAL if final != "completed"),
+    *((final, "skipped") for final in SUBTASK_FINAL if final != "completed"),  # reopened, and its dependency is gone
+}
+"""Each as (before, after) one call; a merge runs from `running` to its end within one."""
+WITHIN_ONE_CALL: Final = {("running", "completed"), ("running", "failed")}
+
+Rows = Mapping[Any, Mapping[str, Any]]
+
+
+class Callers(RuleBasedStateMachine):
+    """Two groups and a lonely third, whose subtask depends on one of the first."""
+
+    fleet: ClassVar[TestFleet]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.claims: list[Claim] = []
+        self.seen: dict[str, Rows] = {}
+        self.last_event = 0
+        self.reconciler = Reconciler(self.fleet.client)
+
+    @initialize(
+        places=st.integers(1, 3),
+        on_failure=st.sampled_from(["stop", "continue", {"quorum": 1}]),
+        max_retries=st.integers(0, 1),
+    )
+    def submit(self, places: int, on_failure: Any, max_retries: int) -> None:
+        plan = {
+            "title": "Any order",
+            "max_parallel_agents": places,
+            "max_retries": max_retries,
+            "on_failure": on_failure,
+            "deadline": "1h",
+            "subtasks": [
+                *(shell(n, "true", group=1) for n in (1, 2, 3)),
+                *(shell(n, "true", group=2) for n in (4, 5)),
+                shell(6, "true", group=3, depends_on=[1]),
+            ],
+        }
+        self.places = places
+        self.job_id = self.fleet.submit(plan)
+        self.look()
+
+    @rule()
+    def a_dispatcher_starts_the_job(self) -> None:
+        start_job(self.fleet.client, self.job_id)
+
+    @rule(subtask_id=st.integers(1, 6))
+    def a_worker_gets_a_message(self, subtask_id: int) -> None:
+        claim = subtasks.claim(
+            self.fleet.client.engine,
+            self.job_id,
+            subtask_id,
+            chord_id=None,
+            worker="worker@test",
+            lease_token=secrets.token_hex(8),
+            lease_seconds=LEASE_SECONDS,
+        )
+        if claim is not None:
+            self.claims.append(claim)
+
+    @rule(which=st.integers(0), outcome=st.one_of(st.just(Outcome.COMPLETED), st.sampled_from(sorted(Outcome))))
+    def a_worker_records_an_end(self, which: int, outcome: Outcome) -> None:
+        """Of any claim that there ever was: also twice, and after its lease was lost."""
+        if not self.claims:
+            return
+        claim = self.claims[-1 - which % len(self.claims)]
+        with StopSignal() as stop:
+            record(self.fleet.client, claim, AttemptEnd(outcome, error=None if outcome == "completed" else "why"), stop)
+
+    @rule(which=st.integers(0))
+    def a_worker_falls_silent(self, which: int) -> None:
+        if self.claims:
+            claim = self.claims[-1 - which % len(self.claims)]
+            self.execute(
+                "UPDATE attempts SET lease_expires_at = clock_timestamp() - interval '1 s'"
+                " WHERE lease_token = :token AND status = 'running'",
+                token=claim.lease_token,
+            )
+
+    @rule()
+    def a_worker_renews(self) -> None:
+        with self.fleet.client.engine.begin() as connection:
+            leases.renew(connection, [claim.lease_token for claim in self.claims], LEASE_SECONDS)
+
+    @rule(number=st.integers(1, 3))
+    def a_chord_calls_back(self, number: int) -> None:
+        merge_group(self.fleet.client, self.job_id, number, woken_by="callback")
+
+    @rule()
+    def the_reconciler_looks(self) -> None:
+        self.execute("UPDATE subtasks SET not_before = clock_timestamp() WHERE not_before IS NOT NULL")
+        self.reconciler.tick()
+        wait_until(lambda: not self.reconciler._merging, "rescued merges have ended")
+
+    @rule()
+    def somebody_cancels(self) -> None:
+        cancel_job(self.fleet.client, self.job_id)
+
+    @rule()
+    def the_deadline_passes(self) -> None:
+        self.execute(
+            "UPDATE jobs SET deadline_at = clock_timestamp() WHERE id = :id AND deadline_at > clock_timestamp()",
+            id=self.job_id,
+        )
+
+    @rule(steer=st.sampled_from([pause_job, resume_job, retry_job]))
+    def somebody_steers(self, steer: Any) -> None:
+        with suppress(IllegalRequest):
+            steer(self.fleet.client, self.job_id)
+
+    @invariant()
+    def promises_hold(self) -> None:
+        before = dict(self.seen)
+        if not before:
+            return
+        events = self.look()
+        job = self.seen["jobs"][self.job_id]
+        self.paths_are_legal(before)
+        self.changes_have_events(before, events)
+        open_subtasks = [row for row in self.seen["subtasks"].values() if row["finished_at"] is None]
+        open_groups = [row for row in self.seen["groups"].values() if row["finished_at"] is None]
+        in_flight = [row for row in open_subtasks if row["released_at"] is not None]
+        running = [row for row in self.seen["attempts"].values() if row["status"] == "running"]
+        assert len(in_flight) <= self.places
+        assert len(running) == sum(row["status"] == "in_progress" for row in open_subtasks)
+        assert (job["finished_at"] is not None) == (not open_subtasks and not open_groups)
+        assert (job["finished_at"] is not None) == (job["status"] in JOB_FINAL)
+        if job["finished_at"] is not None:
+            assert not self.fleet.rows("SELECT 1 FROM outbox WHERE job_id = :id", id=self.job_id)
+        if job["paused_at"] is not None:
+            assert all(row["status"] == "in_progress" for row in in_flight), "nothing may start while it is paused"
+        for attempt_id, row in before["attempts"].items():
+            if row["status"] != "running":
+                assert self.seen["attempts"][attempt_id] == row, "what was recorded never changes"
+
+    def paths_are_legal(self, before: dict[str, Rows]) -> None:
+        for table, paths in (("jobs", JOB_PATHS), ("groups", GROUP_PATHS), ("subtasks", SUBTASK_PATHS)):
+            for key, row in self.seen[table].items():
+                path = (before[table][key]["status"], row["status"])
+                allowed = paths | (WITHIN_ONE_CALL if table == "groups" else set())
+                assert path[0] == path[1] or path in allowed, f"{table} {key}: {path}"
+
+    def changes_have_events(self, before: dict[str, Rows], events: list[dict[str, Any]]) -> None:
+        told = {("jobs", self.job_id) for event in events if event["name"].startswith("job.")}
+        for event in events:
+            if event["name"].startswith(("group.", "groups.")):
+                told |= {("groups", n) for n in [event["group_number"], *event["data"].get("group_numbers", [])]}
+            told |= {("subtasks", n) for n in [event["subtask_id"], *event["data"].get("subtask_ids", [])]}
+        for table in ("jobs", "groups", "subtasks"):
+            for key, row in self.seen[table].items():
+                changed = before[table][key]["status"] != row["status"]
+                assert not changed or (table, key) in told, f"no event tells that {table} {key} is {row['status']} now"
+
+    def look(self) -> list[dict[str, Any]]:
+        """Read everything; the events since the last look."""
+        key = {"jobs": "id", "groups": "number", "subtasks": "subtask_id", "attempts": "id"}
+        for table, name in key.items():
+            condition = "id" if table == "jobs" else "job_id"
+            rows = self.fleet.rows(f"SELECT * FROM {table} WHERE {condition} = :id", id=self.job_id)
+            self.seen[table] = {row[name]: row for row in rows}
+        events = self.fleet.rows(
+            "SELECT * FROM events WHERE job_id = :id AND id > :last ORDER BY id", id=self.job_id, last=self.last_event
+        )
+        self.last_event = events[-1]["id"] if events else self.last_event
+        return events
+
+    def execute(self, statement: str, **parameters: Any) -> None:
+        with self.fleet.client.engine.begin() as connection:
+            connection.execute(text(statement), parameters)
+
+    def teardown(self) -> None:
+        self.reconciler.stop()
+        if self.seen:
+            self.execute("DELETE FROM jobs WHERE id = :id", id=self.job_id)
+
+
+def test_no_order_of_calls_breaks_a_promise(
+    database: str, broker: str, postgres: PostgresService, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    Callers.fleet = open_fleet(
+        database, broker, tmp_path_factory.mktemp("fleet"), lease_seconds=2.0, retry_initial_seconds=0.0
+    )
+    up = "SELECT 1 WHERE pg_postmaster_start_time() < clock_timestamp() - interval '2 s'"
+    wait_until(lambda: Callers.fleet.rows(up), "leases may expire")
+    try:
+        run_state_machine_as_test(
+            Callers,
+            settings=settings(
+                max_examples=30,
+                stateful_step_count=30,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        Callers.fleet.close()
