@@ -19,6 +19,8 @@ class Fault:
     costs: tuple[str, ...] = ()
     after_the_job: bool = False
     """It happens when the job is final."""
+    prepare: Callable[[World], None] = lambda world: None
+    """Before the first process starts."""
     why_not: Callable[[], str | None] = lambda: None
     """Why it can't happen on this machine; None where it can."""
 

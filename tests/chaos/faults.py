@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from tests.chaos import faults_of_messages, faults_of_processes, faults_of_services
@@ -16,8 +17,8 @@ POINTS_COST: Final = {"kill": ("worker_lost",), "stop": ("worker_lost",), "delay
 """What an action at a fault point may give to an agent that had begun to work."""
 
 
-def costs_of(fired: list[str], hits: list[Hit]) -> set[str]:
-    """The ends, other than completed, that these faults excuse."""
-    return {end for name in fired for end in FAULTS[name].costs} | {
+def costs_of(tried: Iterable[str], hits: Iterable[Hit]) -> set[str]:
+    """The ends, other than completed, that these faults excuse, whether or not they met what they looked for."""
+    return {end for name in tried for end in FAULTS[name].costs} | {
         end for hit in hits for end in POINTS_COST[hit.action]
     }

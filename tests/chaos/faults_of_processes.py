@@ -10,6 +10,7 @@ from typing import Final
 
 import psutil
 
+from orchestrator.local.postgres import SUPERUSER
 from orchestrator.process_list import COOKIE_VARIABLE
 from orchestrator.process_tree import HELPERS
 from tests.chaos.fault import Fault
@@ -17,6 +18,7 @@ from tests.chaos.world import DISPATCHERS, WORKERS, World
 from tests.support.island import SHORE, why_no_island
 from tests.support.waiting import wait_until
 
+ISLANDER: Final = "worker-c"
 FAKETIME: Final = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
@@ -86,34 +88,37 @@ def _kill_one_agent(world: World) -> bool:
     return False
 
 
-def clock_an_hour_off(world: World, job_id: str) -> bool:
-    """One process is restarted with a wall clock that is an hour ahead or behind, and keeps it."""
-    name = world.rng.choice((*DISPATCHERS, *WORKERS))
-    world.circumstances[name].environment |= {
+def _set_a_clock(world: World) -> None:
+    world.circumstances[world.rng.choice((*DISPATCHERS, *WORKERS))].environment |= {
         "LD_PRELOAD": str(FAKETIME),
         "FAKETIME": world.rng.choice(["+1h", "-1h"]),
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-    return _end(world, name, signal.SIGTERM)
+
+
+def clock_an_hour_off(world: World, job_id: str) -> bool:
+    """The wall clock of one process is an hour ahead or behind, from its start to its end."""
+    return any("FAKETIME" in special.environment for special in world.circumstances.values())
+
+
+def _move_to_the_island(world: World) -> None:
+    password = world.services.postgres.server.password
+    database = str(world.fleet.settings.database_url).split("@/")[1].split("?")[0]
+    special = world.circumstances[ISLANDER]
+    special.prefix = world.island().command
+    special.environment |= {
+        "ORCHESTRATOR_DATABASE_URL": f"postgresql://{SUPERUSER}:{password}@{SHORE}:5432/{database}?sslmode=disable",
+        "ORCHESTRATOR_BROKER_URL": f"redis://:{world.services.redis.server.password}@{SHORE}:6379/0",
+    }
 
 
 def one_way_partition(world: World, job_id: str) -> bool:
     """Nothing of what the servers say reaches one worker for more than a lease, while what it says reaches them."""
-    island, name = world.island(), "worker-c"
-    special = world.circumstances[name]
-    password = world.services.postgres.server.password
-    database = world.fleet.settings.database_url.split("@/")[1].split("?")[0]
-    special.prefix = island.command
-    special.environment |= {
-        "ORCHESTRATOR_DATABASE_URL": f"postgresql://orchestrator:{password}@{SHORE}:5432/{database}?sslmode=disable",
-        "ORCHESTRATOR_BROKER_URL": f"redis://:{world.services.redis.server.password}@{SHORE}:6379/0",
-    }
-    _end(world, name, signal.SIGTERM)
-    if not _is_busy(world, job_id, name):
+    if not _is_busy(world, job_id, ISLANDER):
         return False
-    island.cut()
+    world.island().cut()
     time.sleep(world.fleet.settings.lease_seconds + world.rng.uniform(0.5, 3.0))
-    island.heal()
+    world.island().heal()
     return True
 
 
@@ -183,7 +188,7 @@ FAULTS: Final = (
     Fault(freeze_dispatcher_past_its_lease),
     Fault(kill_guard),
     Fault(kill_agent, costs=("failed",)),
-    Fault(clock_an_hour_off, costs=("interrupted",), why_not=_why_no_other_clock),
-    Fault(one_way_partition, costs=("interrupted", "worker_lost"), why_not=why_no_island),
+    Fault(clock_an_hour_off, prepare=_set_a_clock, why_not=_why_no_other_clock),
+    Fault(one_way_partition, costs=("worker_lost",), prepare=_move_to_the_island, why_not=why_no_island),
     Fault(poison_task, after_the_job=True),
 )

@@ -33,7 +33,6 @@ class Report:
     fired: tuple[str, ...]
     hits: tuple[Hit, ...]
     complaints: tuple[str, ...]
-    notes: tuple[str, ...] = ()
 
 
 def run_seed(seed: int, keep_logs: Path | None = None) -> Report:
@@ -44,7 +43,12 @@ def run_seed(seed: int, keep_logs: Path | None = None) -> Report:
     schedule = draw(seed, possible)
     fired: list[str] = []
     found: list[str] = []
-    with new_world(seed) as world:
+
+    def prepare(world: World) -> None:
+        for name in dict.fromkeys(schedule.faults):
+            FAULTS[name].prepare(world)
+
+    with new_world(seed, prepare) as world:
         lease = world.fleet.settings.lease_seconds
         with service_manager(world, {point.point: lease + point.seconds for point in schedule.points}):
             try:
@@ -92,4 +96,4 @@ def _run_job(world: World, schedule: Schedule, fired: list[str], found: list[str
     ended = world.fleet.wait_for_end(after, timeout_seconds=60)
     if ended["status"] != "completed":
         found.append(f"a job submitted afterwards is {ended['status']}: {ended['error']}")
-    found.extend(complaints(world, job_id, fired, costs_of(fired, world.points.hits())))
+    found.extend(complaints(world, job_id, fired, costs_of(schedule.faults, world.points.hits())))

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +56,6 @@ class World:
     relay: Relay
     resources: ExitStack
     circumstances: dict[str, Circumstances]
-    notes: list[str] = field(default_factory=list)
-    """What could not be done here, in words."""
     messages: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Every message that the outbox ever held, by its row's id."""
     _island: Island | None = None
@@ -119,8 +117,8 @@ class World:
 
 
 @contextmanager
-def new_world(seed: int) -> Iterator[World]:
-    """A world of its own for this seed; every process of it is gone afterwards, whatever happened to it."""
+def new_world(seed: int, prepare: Callable[[World], None]) -> Iterator[World]:
+    """A world of its own for this seed, prepared before its first process starts; every process of it is gone afterwards, whatever happened to it."""
     with ExitStack() as resources:
         folder = open_temporary_folder(f"chaos-{seed}-")
         resources.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -158,6 +156,7 @@ def new_world(seed: int) -> Iterator[World]:
         )
         world.diary.touch()
         try:
+            prepare(world)
             for name in circumstances:
                 world.revive(name)
             yield world
