@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 ANSWER_SECONDS: Final = 1.0
-"""How long processes get to answer a broadcast: all of it passes, for nobody knows how many there are."""
+"""How long processes get to answer a broadcast: all of it passes where nobody knows how many there are."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,13 @@ class Node:
         return tuple(sorted(offered))
 
 
-def look_at_fleet(settings: Settings) -> list[Node]:
-    """Every dispatcher and worker that answers within `ANSWER_SECONDS`, by name. Raises `BrokerUnavailable`."""
+def look_at_fleet(settings: Settings, names: Sequence[str] = ()) -> list[Node]:
+    """Every dispatcher and worker that answers within `ANSWER_SECONDS`, in the order of their names; with `names` these
+    alone, and no longer than they take. Raises `BrokerUnavailable`."""
     from orchestrator.celery_app import check_broker, create_app
 
     check_broker(settings)
-    return _nodes(create_app(settings), settings.broker_url or "")
+    return _nodes(create_app(settings), settings.broker_url or "", sorted(set(names)))
 
 
 def warn_if_nobody_works(fleet: Fleet, job_id: str) -> None:
@@ -79,12 +81,13 @@ def warn_if_nobody_works(fleet: Fleet, job_id: str) -> None:
         )
 
 
-def _nodes(app: Celery, broker_url: str) -> list[Node]:
+def _nodes(app: Celery, broker_url: str, names: Sequence[str] = ()) -> list[Node]:
     from kombu.exceptions import OperationalError
     from redis.exceptions import RedisError
 
     try:
-        queues: dict[str, Any] = app.control.inspect(timeout=ANSWER_SECONDS).active_queues() or {}
+        asked = app.control.inspect(destination=names or None, timeout=ANSWER_SECONDS, limit=len(names) or None)
+        queues: dict[str, Any] = asked.active_queues() or {}
         if not queues:
             return []
         # Now it is known who answers, so the other questions end with the last answer.

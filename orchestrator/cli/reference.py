@@ -31,7 +31,7 @@ def _section(path: str, command: Any) -> list[str]:
         return lines
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
-    words = [(argument.metavar if argument.required else f"[{argument.metavar}]", argument) for argument in arguments]
+    words = [(_word(argument), argument) for argument in arguments]
     usage = " ".join([path, *(word for word, _ in words), *(["[OPTIONS]"] if options else [])])
     lines += ["", "```", usage, "```"]
     context = command.make_context(path, [], resilient_parsing=True)
@@ -40,6 +40,11 @@ def _section(path: str, command: Any) -> list[str]:
     if shown:
         lines += ["", "| | |", "|---|---|", *(f"| `{left}` | {_cell(right)} |" for left, right in shown)]
     return lines
+
+
+def _word(argument: Any) -> str:
+    word = argument.metavar if argument.required else f"[{argument.metavar}]"
+    return f"{word}..." if argument.nargs == -1 else word
 
 
 def _cell(text: str | None) -> str:

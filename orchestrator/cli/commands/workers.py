@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from orchestrator.cli.options import JsonOption
 
 
-def workers(as_json: JsonOption = False) -> None:
+def workers(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Only these, such as worker-1@host; exit code 3 if one is silent."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show who answers, and how busy they are."""
     from orchestrator.cli.nodes import look_at_fleet
     from orchestrator.cli.render import console, print_json, print_table
+    from orchestrator.errors import ServiceUnavailable
     from orchestrator.local.client import Need, local_stack
     from orchestrator.settings import load_settings
 
     with local_stack(load_settings(), need=Need.SERVICES) as stack:
-        nodes = look_at_fleet(stack.settings)
+        nodes = look_at_fleet(stack.settings, names or ())
+    silent = sorted(set(names or ()) - {node.name for node in nodes})
+    if silent:
+        raise ServiceUnavailable(
+            f"{', '.join(silent)} did not answer.",
+            context={"silent": silent},
+            recovery="`orchestrator workers` shows who does.",
+        )
     if as_json:
         documents = [
             {

@@ -1,0 +1,50 @@
+"""The commands that ask the processes of a fleet."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.fleet import TestFleet
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def fleet(shared_fleet: TestFleet) -> TestFleet:
+    names = {"dispatcher@test", "worker@test"}
+    wait_until(lambda: set(shared_fleet.client.app.control.inspect().ping() or ()) == names, "both answer")
+    return shared_fleet
+
+
+def workers(fleet: TestFleet, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", "workers", *words],
+        env={**os.environ, **fleet.variables()},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_those_that_are_named_are_shown_alone(fleet: TestFleet) -> None:
+    everybody = json.loads(workers(fleet, "--json").stdout)["workers"]
+    assert [(node["name"], node["role"]) for node in everybody] == [
+        ("dispatcher@test", "dispatcher"),
+        ("worker@test", "worker"),
+    ]
+    one = json.loads(workers(fleet, "worker@test", "--json").stdout)["workers"]
+    assert one == everybody[1:]
+
+
+def test_a_name_that_is_silent_is_an_error(fleet: TestFleet) -> None:
+    done = workers(fleet, "worker@test", "worker@elsewhere")
+    assert done.returncode == 3
+    assert "error: worker@elsewhere did not answer." in done.stderr
+    assert "Traceback" not in done.stderr
