@@ -15,8 +15,10 @@ INSTALLED_DEV := .venv/installed-dev
 DEMO := .demo/bookstore
 SEEDS ?= 20
 FIRST ?= 1
+IMAGE_PYTHON ?= 3.13
+WHEELS ?= deploy/wheels
 
-.PHONY: help install demo bench test chaos prerequisites lint format types docs docs-check clean
+.PHONY: help install demo secrets wheels bench test test-compose chaos prerequisites lint format types docs docs-check clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +34,17 @@ demo: $(INSTALLED) ## examples/bookstore, live: two agents at once, a merge, the
 	printf '\n$$ git -C $(DEMO) show %s:TEST_REPORT.txt\n' "$$branch"; \
 	git -C $(DEMO) --no-pager show "$$branch:TEST_REPORT.txt"; \
 	printf '\nWhat happened stays: %s/orchestrator status, %s/orchestrator logs %s\n' $(BIN) $(BIN) "$${branch#orchestrator/}"
+
+secrets: ## the passwords of docker-compose.yml, into .env; what is there stays
+	@deploy/make-secrets
+
+# pip judges by this Python, not by the image's, who needs what: redis needs async-timeout below 3.11.3.
+wheels: | .venv ## what the image needs, into deploy/wheels, for a build without a registry: make wheels IMAGE_PYTHON=3.13
+	@requirements=$$(mktemp) && trap 'rm -f "$$requirements"' EXIT && \
+	$(BIN)/python -c 'import tomllib; d = tomllib.load(open("pyproject.toml", "rb")); \
+	    print(*d["build-system"]["requires"], *d["project"]["dependencies"], "async-timeout", sep="\n")' > "$$requirements" && \
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --only-binary=:all: \
+	    --python-version '$(IMAGE_PYTHON)' --dest '$(WHEELS)' --requirement "$$requirements"
 
 test: $(INSTALLED_DEV) prerequisites lint types docs-check ## everything that CI runs
 	@mkdir -p .pytest_cache
