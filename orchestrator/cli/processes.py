@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 APPLICATION: Final = "workers.app"
+TASK_COLUMNS: Final = "args,state,received,runtime,worker,name,uuid"
+"""Of Flower's page of tasks. `args` is the line that says which subtask it is; Flower alone would leave it out."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,10 @@ def dispatcher(*, name: str | None = None, log_level: str = "info") -> Process:
 
 def flower(*, address: str, port: int, basic_auth: str | None) -> Process:
     """Flower on `address:port`. The password travels in a variable: arguments show in every process listing."""
+    columns = os.environ.get("FLOWER_TASKS_COLUMNS", TASK_COLUMNS)
     return Process(
         ("-P", "-m", "celery", "-A", APPLICATION, "flower", f"--address={address}", f"--port={port}"),
-        {"FLOWER_BASIC_AUTH": basic_auth} if basic_auth else {},
+        {"FLOWER_TASKS_COLUMNS": columns, **({"FLOWER_BASIC_AUTH": basic_auth} if basic_auth else {})},
     )
 
 

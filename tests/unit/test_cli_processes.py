@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flower.views.tasks import visible_task_columns
 
 from orchestrator.cli import processes
 from orchestrator.settings import load_settings
@@ -54,6 +55,19 @@ def test_node_names_differ_unless_named(told: Callable[..., dict[str, Any]]) -> 
 def test_flowers_password_is_in_no_argument() -> None:
     login = processes.new_login()
     process = processes.flower(address="127.0.0.1", port=5555, basic_auth=login)
-    assert process.environment == {"FLOWER_BASIC_AUTH": login}
+    assert process.environment["FLOWER_BASIC_AUTH"] == login
     assert not any(login in word for word in process.arguments)
     assert processes.new_login() != login
+
+
+def test_flowers_page_of_tasks_says_which_subtask_each_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def columns() -> str:
+        return processes.flower(address="127.0.0.1", port=5555, basic_auth=None).environment["FLOWER_TASKS_COLUMNS"]
+
+    monkeypatch.delenv("FLOWER_TASKS_COLUMNS", raising=False)
+    every = [column.strip() for column in columns().split(",")]
+    # Flower leaves out what it doesn't know, without a word.
+    assert [column for column, _ in visible_task_columns(columns())] == every
+    assert every[0] == "args"
+    monkeypatch.setenv("FLOWER_TASKS_COLUMNS", "name")
+    assert columns() == "name"
