@@ -55,8 +55,8 @@ def _configuration(*, keepalive: bool) -> dict[str, Any]:
         # A Unix socket knows no keepalive, and its client refuses the word.
         **({"socket_keepalive": True} if keepalive else {}),
         "health_check_interval": 10,
-        # A message is acknowledged when it is taken, so nothing long-lived is ever redelivered by time.
-        "visibility_timeout": 3600,
+        # A message is a wake-up, owed by its outbox row: none is noted in Redis as taken, so none is redelivered by time.
+        "ack_emulation": False,
     }
     return {
         "task_serializer": "json",

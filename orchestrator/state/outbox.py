@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery, signature
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]  # newer than its types
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine, text
 
@@ -101,21 +101,22 @@ def publish(engine: Engine, app: Celery, messages: Sequence[Message], *, republi
     """Send messages whose rows are committed, then mark them. Returns how many were sent.
 
     Never raises for a broker or a database that is away: the rows stay due and the reconciler sends them. A crash before
-    the mark sends them twice. A worker that claimed a subtask before the mark has set `due_at` to NULL; the mark leaves it so.
+    the mark, or a broker that goes away in their midst, sends them twice. A worker that claimed a subtask before the mark
+    has set `due_at` to NULL; the mark leaves it so.
     """
     fault_point("before_publish")
-    sent: list[int] = []
     try:
-        with app.producer_or_acquire() as producer:
+        with app.producer_or_acquire() as producer, producer.batch():
             for message in messages:
                 signature(message.body, app=app).apply_async(producer=producer, ignore_result=True)
-                sent.append(message.outbox_id)
-    except (OperationalError, RedisError, OSError) as error:
+    except (BatchPublishError, OperationalError, RedisError, OSError) as error:
         log.warning(
             "The broker is away: %d messages wait in the outbox.",
-            len(messages) - len(sent),
+            len(messages),
             extra={"event": "outbox.broker_away", "error": str(error)},
         )
+        return 0
+    sent = [message.outbox_id for message in messages]
     fault_point("after_publish_before_mark")
     try:
         _mark(engine, sent, republish_seconds)
