@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Sequence
+
 from orchestrator.dispatch.fleet import Fleet
+from orchestrator.errors import DatabaseUnavailable
 from orchestrator.state.engine import translated
 from orchestrator.state.log_chunks import write_log_chunks
+from orchestrator.state.together import Together
+from orchestrator.state.transitions import subtasks
+from orchestrator.state.transitions.subtasks import Claim, Wanted
 from workers.lease_keeper import LeaseKeeper
 from workers.log_stream import LogBatch, LogStream
 from workers.oversight import Oversight
+from workers.recording import Recorder
 from workers.workspace import Workspaces
 
 
@@ -27,6 +35,8 @@ class AgentRunner:
         self.oversight = Oversight(settings, self.keeper)
         self.workspaces = Workspaces(settings.workspaces_dir, fleet.repositories)
         self.logs = LogStream(self._write_logs, max_bytes_per_attempt=settings.max_log_bytes)
+        self.recorder = Recorder(fleet)
+        self._claim = Together(self._claim_all, shared=(DatabaseUnavailable,))
 
     def begin(self) -> None:
         """Before the first message: remove what a dead worker has left on this machine. Its processes have ended."""
@@ -38,6 +48,15 @@ class AgentRunner:
         self.oversight.end()
         self.keeper.close()
         self.logs.stop()
+
+    def claim(self, worker: str, job_id: str, subtask_id: int, chord_id: str | None) -> Claim | None:
+        """Take a lease for an attempt at the subtask, together with others that come at the same moment."""
+        return self._claim((worker, job_id), Wanted(subtask_id, chord_id, secrets.token_hex(16)))
+
+    def _claim_all(self, key: tuple[str, str], wanted: Sequence[Wanted]) -> list[Claim | None]:
+        worker, job_id = key
+        lease_seconds = self.settings.lease_seconds
+        return subtasks.claim(self.fleet.engine, job_id, wanted, worker=worker, lease_seconds=lease_seconds)
 
     def _write_logs(self, batch: LogBatch) -> None:
         with translated(), self.fleet.engine.begin() as connection:

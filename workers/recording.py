@@ -16,10 +16,11 @@ from orchestrator.outcomes import COUNTED_AGAINST_RETRIES, FAULTS_OF_THE_FLEET, 
 from orchestrator.retry_policy import GiveUp, Retry, RetryPolicy, Tally, decide
 from orchestrator.settings import Settings
 from orchestrator.state.engine import translated
-from orchestrator.state.one_trip import Statement, in_one_trip
+from orchestrator.state.one_trip import in_one_trip
 from orchestrator.state.outbox import Message
+from orchestrator.state.together import Together
 from orchestrator.state.transitions import jobs, subtasks
-from orchestrator.state.transitions.subtasks import AttemptEnd, Claim
+from orchestrator.state.transitions.subtasks import AttemptEnd, Claim, Ended
 from orchestrator.supervisor import StopSignal
 from workers.judgement import INTERRUPTED, LEASE_LOST
 
@@ -30,13 +31,50 @@ LEAVING_PATIENCE_SECONDS: Final = 30.0
 """How long a worker that was asked to stop still tries to record what its agents have finished."""
 
 
-def record(fleet: Fleet, claim: Claim, end: AttemptEnd, stop: StopSignal) -> bool:
+@dataclass(frozen=True)
+class Recorded:
+    """`landed` is False where the lease was lost; `messages` are to be published."""
+
+    landed: bool
+    is_final: bool = False
+    messages: Sequence[Message] = ()
+
+
+class Recorder:
+    """Records how attempts ended. One a worker, for all its threads."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self._complete = Together(self._complete_all, shared=(DatabaseUnavailable,))
+
+    def complete(self, job_id: str, ended: Ended) -> Recorded:
+        """A success stands whatever becomes of its job, so nothing has to be asked first: one round trip, and one for
+        all successes of a job that come while another is recorded. They would wait for each other's lock anyway."""
+        return self._complete(job_id, ended)
+
+    def _complete_all(self, job_id: str, ended: Sequence[Ended]) -> list[Recorded]:
+        locked, landed, released = in_one_trip(
+            self.fleet.engine,
+            jobs.lock_statement(job_id),
+            subtasks.end_statement(job_id, ended),
+            jobs.release_statement(job_id),
+        )
+        if locked and locked[0]["cancel_requested_at"] is not None:
+            with translated(), self.fleet.engine.begin() as connection:
+                end_job_if_idle(connection, job_id)
+        tokens = {row["lease_token"] for row in landed}
+        # The first publishes for all, while the next ones are recorded.
+        messages = [jobs.released(released), *([] for _ in ended[1:])]
+        return [Recorded(one.lease_token in tokens, True, owed) for one, owed in zip(ended, messages, strict=True)]
+
+
+def record(recorder: Recorder, claim: Claim, end: AttemptEnd, stop: StopSignal) -> bool:
     """Record the outcome, and wait for the database as long as the lease is ours. True when the subtask is final."""
-    retry = follow_up(claim, end, fleet.settings)
+    retry = follow_up(claim, end, recorder.fleet.settings)
     began = time.monotonic()
     while True:
         try:
-            return _record_once(fleet, claim, end, retry)
+            return _record_once(recorder, claim, end, retry)
         except DatabaseUnavailable as error:
             leaving = stop.reason == INTERRUPTED and time.monotonic() - began > LEAVING_PATIENCE_SECONDS
             if stop.reason == LEASE_LOST or leaving:
@@ -50,17 +88,12 @@ def record(fleet: Fleet, claim: Claim, end: AttemptEnd, stop: StopSignal) -> boo
             time.sleep(RECORD_RETRY_SECONDS)
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """`landed` is False where the lease was lost; `messages` are to be published."""
-
-    landed: bool
-    is_final: bool = False
-    messages: Sequence[Message] = ()
-
-
-def _record_once(fleet: Fleet, claim: Claim, end: AttemptEnd, retry: Retry | None) -> bool:
-    recorded = _complete(fleet, claim, end) if end.outcome is Outcome.COMPLETED else _end(fleet, claim, end, retry)
+def _record_once(recorder: Recorder, claim: Claim, end: AttemptEnd, retry: Retry | None) -> bool:
+    fleet = recorder.fleet
+    if end.outcome is Outcome.COMPLETED:
+        recorded = recorder.complete(claim.job_id, _ended(claim, end, None))
+    else:
+        recorded = _end(fleet, claim, end, retry)
     fleet.publish(recorded.messages)
     ids = {"job_id": claim.job_id, "subtask_id": claim.subtask_id}
     if not recorded.landed:
@@ -80,20 +113,6 @@ def _record_once(fleet: Fleet, claim: Claim, end: AttemptEnd, retry: Retry | Non
     return recorded.is_final
 
 
-def _complete(fleet: Fleet, claim: Claim, end: AttemptEnd) -> Recorded:
-    """A success stands whatever becomes of its job, so nothing has to be asked first: one round trip."""
-    locked, landed, released = in_one_trip(
-        fleet.engine,
-        jobs.lock_statement(claim.job_id),
-        _end_statement(claim, end, None),
-        jobs.release_statement(claim.job_id),
-    )
-    if locked and locked[0]["cancel_requested_at"] is not None:
-        with translated(), fleet.engine.begin() as connection:
-            end_job_if_idle(connection, claim.job_id)
-    return Recorded(bool(landed), True, jobs.released(released))
-
-
 def _end(fleet: Fleet, claim: Claim, end: AttemptEnd, retry: Retry | None) -> Recorded:
     """Any other end depends on what has become of the job."""
     with translated(), fleet.engine.begin() as connection:
@@ -107,16 +126,15 @@ def _end(fleet: Fleet, claim: Claim, end: AttemptEnd, retry: Retry | None) -> Re
             # What the agent was doing when its job ended is not its failure, and nothing is tried again.
             retry = None
             end = replace(end, outcome=Outcome.CANCELLED, error=end.error or "the job ended")
-        if not subtasks.end_attempt(connection, _end_statement(claim, end, retry)):
+        if not subtasks.end_attempt(connection, claim.job_id, _ended(claim, end, retry)):
             return Recorded(landed=False)
         messages = jobs.release(connection, claim.job_id)
         end_job_if_idle(connection, claim.job_id)
     return Recorded(landed=True, is_final=retry is None, messages=messages)
 
 
-def _end_statement(claim: Claim, end: AttemptEnd, retry: Retry | None) -> Statement:
-    return subtasks.end_statement(
-        claim.job_id,
+def _ended(claim: Claim, end: AttemptEnd, retry: Retry | None) -> Ended:
+    return Ended(
         claim.subtask_id,
         claim.lease_token,
         end,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -47,7 +46,7 @@ def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, chord_id: st
     try:
         if runner.keeper.interrupted:
             return _hand_back(runner, job_id, subtask_id)
-        claim = _claim(runner, job_id, subtask_id, chord_id, worker)
+        claim = runner.claim(worker, job_id, subtask_id, chord_id)
         if claim is None:
             return _is_final(runner, job_id, subtask_id)
     except DatabaseUnavailable as error:
@@ -65,21 +64,9 @@ def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, chord_id: st
         end = _work(runner, claim, stop)
         runner.logs.close(claim.attempt_id)
         fault_point("after_push_before_record")
-        is_final = record(runner.fleet, claim, end, stop)
+        is_final = record(runner.recorder, claim, end, stop)
         fault_point("after_record_before_return")
         return is_final
-
-
-def _claim(runner: AgentRunner, job_id: str, subtask_id: int, chord_id: str | None, worker: str) -> Claim | None:
-    return subtasks.claim(
-        runner.fleet.engine,
-        job_id,
-        subtask_id,
-        chord_id=chord_id,
-        worker=worker,
-        lease_token=secrets.token_hex(16),
-        lease_seconds=runner.settings.lease_seconds,
-    )
 
 
 def _hand_back(runner: AgentRunner, job_id: str, subtask_id: int) -> bool:

@@ -179,8 +179,7 @@ class Reconciler:
             if job is None or not leases.still_expired(connection, lease.lease_token):
                 return
             ending = job.steered_to_its_end
-            end = subtasks.end_statement(
-                lease.job_id,
+            ended = subtasks.Ended(
                 lease.subtask_id,
                 lease.lease_token,
                 AttemptEnd(
@@ -188,10 +187,9 @@ class Reconciler:
                     error=f"worker {lease.worker} was not heard of for a whole lease",
                 ),
                 retry=decision if isinstance(decision, Retry) and not ending else None,
-                feedback=None,
                 redelivery=True,
             )
-            subtasks.end_attempt(connection, end)
+            subtasks.end_attempt(connection, lease.job_id, ended)
             messages = jobs.release(connection, lease.job_id)
             end_job_if_idle(connection, lease.job_id)
         self._fleet.publish(messages)

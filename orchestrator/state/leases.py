@@ -21,13 +21,20 @@ class Renewal:
 
 
 def renew(connection: Connection, tokens: Sequence[str], lease_seconds: float) -> list[Renewal]:
-    """Keep all of these leases, in one statement. A token that is missing from the answer is lost."""
+    """Keep all of these leases, in one statement. A token that is missing from the answer is lost.
+
+    The rows are locked in the order in which attempts that end together lock theirs: neither can be part of a deadlock.
+    """
     rows = connection.execute(
         text(
             """
+            WITH held AS (
+                SELECT id FROM attempts WHERE lease_token = ANY(:tokens) AND status = 'running'
+                ORDER BY id FOR NO KEY UPDATE
+            )
             UPDATE attempts a SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds)
-            FROM jobs j
-            WHERE a.lease_token = ANY(:tokens) AND a.status = 'running' AND j.id = a.job_id
+            FROM held, jobs j
+            WHERE a.id = held.id AND a.status = 'running' AND j.id = a.job_id
             RETURNING a.lease_token, CASE WHEN j.cancel_requested_at IS NOT NULL THEN j.reason END AS ending
             """
         ),

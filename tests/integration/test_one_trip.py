@@ -7,9 +7,14 @@ import threading
 import pytest
 from sqlalchemy import text
 
+from orchestrator.dispatch.dispatcher import start_job
 from orchestrator.errors import DatabaseUnavailable
+from orchestrator.outcomes import Outcome
+from orchestrator.retry_policy import Retry
 from orchestrator.state.engine import create_engine
 from orchestrator.state.one_trip import WITHOUT_DISK, in_one_trip
+from orchestrator.state.transitions import jobs, subtasks
+from orchestrator.state.transitions.subtasks import AttemptEnd
 from tests.support.fleet import TestFleet
 from tests.support.services import PostgresService
 
@@ -80,6 +85,46 @@ def test_fifty_ends_at_once_never_wait_for_each_other_in_a_circle(fleet: TestFle
     assert [row["woken_by"] for row in merged] == ["callback"] * 3
     (found,) = fleet.rows("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
     assert found["deadlocks"] == 0
+
+
+def test_claims_and_ends_of_many_at_once_are_each_answered_for_itself(fleet: TestFleet) -> None:
+    """Copies, a message of another chord and a lost lease come together with good ones; no process of the fleet runs."""
+    engine = fleet.client.engine
+    nothing = [{"subtask_id": n, "title": "Nothing", "parallel_group": 1} for n in range(1, 6)]
+    job_id = fleet.submit(
+        {"title": "Many", "max_parallel_agents": 4, "defaults": {"agent": "no-op"}, "subtasks": nothing}
+    )
+    start_job(fleet.client, job_id)
+    wanted = [
+        subtasks.Wanted(1, None, "one"),
+        subtasks.Wanted(2, "of another chord", "two"),
+        subtasks.Wanted(3, None, "three"),
+        subtasks.Wanted(3, None, "a copy"),
+        subtasks.Wanted(4, None, "four"),
+        subtasks.Wanted(5, None, "not released"),
+    ]
+    claims = subtasks.claim(engine, job_id, wanted, worker="w@test", lease_seconds=30)
+    found = [(claim.subtask_id, claim.number) if claim else None for claim in claims]
+    assert [found[0], found[1], found[4], found[5]] == [(1, 1), None, (4, 1), None]
+    assert sorted(found[2:4], key=bool) == [None, (3, 1)]
+    (third,) = [claim for claim in claims[2:4] if claim]
+    ended = [
+        subtasks.Ended(1, "one", AttemptEnd(Outcome.COMPLETED, result="\0", usage={"input": 5})),
+        subtasks.Ended(3, third.lease_token, AttemptEnd(Outcome.FAILED, error="no"), retry=Retry(60.0), failure=True),
+        subtasks.Ended(4, "somebody else's", AttemptEnd(Outcome.COMPLETED)),
+    ]
+    _, landed = in_one_trip(engine, jobs.lock_statement(job_id), subtasks.end_statement(job_id, ended))
+    assert {row["lease_token"] for row in landed} == {"one", third.lease_token}
+    states = {number: (row["status"], row["failures"]) for number, row in fleet.subtasks(job_id).items()}
+    assert states == {
+        1: ("completed", 0),
+        2: ("pending", 0),
+        3: ("pending", 1),
+        4: ("in_progress", 0),
+        5: ("pending", 0),
+    }
+    owed = fleet.rows("SELECT subtask_id FROM outbox WHERE job_id = :id ORDER BY subtask_id", id=job_id)
+    assert [row["subtask_id"] for row in owed] == [2, 3, 4, 5]
 
 
 def test_an_in_process_agent_hears_of_its_time_limit_and_of_a_cancellation(fleet: TestFleet) -> None:

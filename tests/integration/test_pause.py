@@ -26,15 +26,14 @@ def fleet(shared_fleet: TestFleet) -> TestFleet:
 
 def claim(fleet: TestFleet, job_id: str, subtask_id: int) -> object:
     """What a worker gets that has just received a message for the subtask, however old."""
-    return subtasks.claim(
+    (claimed,) = subtasks.claim(
         fleet.client.engine,
         job_id,
-        subtask_id,
-        chord_id=None,
+        [subtasks.Wanted(subtask_id, None, "late")],
         worker="late@test",
-        lease_token="late",
         lease_seconds=30,
     )
+    return claimed
 
 
 def program(fleet: TestFleet, *words: str) -> subprocess.CompletedProcess[str]:

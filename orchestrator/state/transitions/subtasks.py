@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,84 +76,103 @@ class AttemptEnd:
 
 
 def storable(value: Any) -> Any:
-    """A text as PostgreSQL takes it: no NUL, no half of a surrogate pair. Programs print such things."""
+    """A value as PostgreSQL takes it in JSON: no NUL, no half of a surrogate pair, no NaN. Programs print such things."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if not isinstance(value, str):
         return value
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A message's wish for an attempt. `chord_id` is that of the message, None where it belongs to none."""
+
+    subtask_id: int
+    chord_id: str | None
+    lease_token: str
+
+
 _CLAIM = text(
     """
-    WITH claimed AS (
+    WITH wanted AS (
+        SELECT * FROM unnest(CAST(:subtask_ids AS integer[]), CAST(:chord_ids AS text[]), CAST(:tokens AS text[]))
+            AS w(subtask_id, chord_id, lease_token)
+    ), free AS (
+        SELECT w.subtask_id, w.lease_token, run.id AS group_run_id, j.title AS job_title, j.goal, j.repo, g.base_commit,
+               extract(epoch FROM j.deadline_at - clock_timestamp()) AS seconds_to_deadline,
+               coalesce((j.plan->>'retry_failed_agents')::boolean, true) AS retry_enabled
+        FROM wanted w
+        JOIN subtasks s ON s.job_id = :job_id AND s.subtask_id = w.subtask_id
+        JOIN jobs j ON j.id = :job_id
+        JOIN groups g ON g.job_id = :job_id AND g.number = s.group_number
+        CROSS JOIN LATERAL (
+            SELECT id, chord_id FROM group_runs r WHERE r.job_id = :job_id AND r.group_number = g.number
+            ORDER BY r.id DESC LIMIT 1
+        ) run
+        WHERE s.status = 'pending' AND s.released_at IS NOT NULL
+          AND (s.not_before IS NULL OR s.not_before <= clock_timestamp())
+          AND j.status = 'running' AND j.cancel_requested_at IS NULL AND g.status = 'running'
+          AND (w.chord_id IS NULL OR w.chord_id = run.chord_id)
+        FOR NO KEY UPDATE OF s SKIP LOCKED
+    ), claimed AS (
         UPDATE subtasks s
         SET status = 'in_progress', attempts = s.attempts + 1, started_at = coalesce(s.started_at, clock_timestamp())
-        FROM jobs j, groups g
-        WHERE s.job_id = :job_id AND s.subtask_id = :subtask_id
-          AND s.status = 'pending' AND s.released_at IS NOT NULL
-          AND (s.not_before IS NULL OR s.not_before <= clock_timestamp())
-          AND j.id = s.job_id AND j.status = 'running' AND j.cancel_requested_at IS NULL
-          AND g.job_id = s.job_id AND g.number = s.group_number AND g.status = 'running'
-          AND (CAST(:chord_id AS text) IS NULL OR :chord_id = (
-                SELECT chord_id FROM group_runs r WHERE r.job_id = g.job_id AND r.group_number = g.number
-                ORDER BY r.id DESC LIMIT 1))
+        FROM free f
+        WHERE s.job_id = :job_id AND s.subtask_id = f.subtask_id AND s.status = 'pending'
         RETURNING s.job_id, s.subtask_id, s.title, s.agent, s.group_number, s.attempts AS number, s.spec, s.feedback,
-                  s.failures, s.redeliveries, s.provider_faults, j.title AS job_title, j.goal, j.repo, g.base_commit,
-                  extract(epoch FROM j.deadline_at - clock_timestamp()) AS seconds_to_deadline,
-                  coalesce((j.plan->>'retry_failed_agents')::boolean, true) AS retry_enabled
+                  s.failures, s.redeliveries, s.provider_faults, f.lease_token, f.group_run_id, f.job_title, f.goal, f.repo,
+                  f.base_commit, f.seconds_to_deadline, f.retry_enabled
     ), attempt AS (
         INSERT INTO attempts (job_id, subtask_id, number, group_run_id, worker, agent, base_commit, started_at,
                               lease_token, lease_expires_at)
-        SELECT job_id, subtask_id, number,
-               (SELECT max(id) FROM group_runs r WHERE r.job_id = c.job_id AND r.group_number = c.group_number),
-               :worker, agent, base_commit, clock_timestamp(),
-               :token, clock_timestamp() + make_interval(secs => :lease_seconds)
-        FROM claimed c
-        RETURNING id
+        SELECT job_id, subtask_id, number, group_run_id, :worker, agent, base_commit, clock_timestamp(),
+               lease_token, clock_timestamp() + make_interval(secs => :lease_seconds)
+        FROM claimed
+        RETURNING id, subtask_id
     ), quiet AS (
         UPDATE outbox SET due_at = NULL
-        WHERE job_id = :job_id AND subtask_id = :subtask_id AND EXISTS (SELECT FROM claimed)
+        FROM claimed c WHERE outbox.job_id = :job_id AND outbox.subtask_id = c.subtask_id
     ), event AS (
         INSERT INTO events (job_id, group_number, subtask_id, attempt, name, data)
         SELECT job_id, group_number, subtask_id, number, 'attempt.started', jsonb_build_object('worker', CAST(:worker AS text))
         FROM claimed
         RETURNING pg_notify('orchestrator_events', job_id)
     )
-    SELECT claimed.*, attempt.id AS attempt_id FROM claimed, attempt, event
+    SELECT c.job_id, c.subtask_id, c.title, c.agent, c.group_number, c.number, c.spec, c.feedback, c.failures,
+           c.redeliveries, c.provider_faults, c.lease_token, c.job_title, c.goal, c.repo, c.base_commit,
+           c.seconds_to_deadline, c.retry_enabled, attempt.id AS attempt_id
+    FROM claimed c JOIN attempt USING (subtask_id)
     """
 )
 
 
 def claim(
-    engine: Engine,
-    job_id: str,
-    subtask_id: int,
-    *,
-    chord_id: str | None,
-    worker: str,
-    lease_token: str,
-    lease_seconds: float,
-) -> Claim | None:
-    """pending → in_progress, with a new running attempt under a lease: one statement, one round trip.
+    engine: Engine, job_id: str, wanted: Sequence[Wanted], *, worker: str, lease_seconds: float
+) -> list[Claim | None]:
+    """pending → in_progress, each with a new running attempt under a lease: one statement, one round trip.
 
-    `chord_id` is that of the message, None where it belongs to none. None comes back when the subtask is not released,
-    in its back-off, at work elsewhere or final, when the job is ending, and for a message of an earlier group run: it
-    would count in a chord that nobody waits for. Copies, late messages and messages out of order all end here.
+    None stands where the subtask is not released, in its back-off, at work elsewhere or final, when the job is ending,
+    and for a message of an earlier group run: it would count in a chord that nobody waits for. Copies, late messages and
+    messages out of order all end here. A row that is locked is being claimed, paused or cancelled by another: nobody
+    waits for it, so claims of many rows can't be part of a deadlock. Should the other give up, the message comes again.
     """
     parameters = {
         "job_id": job_id,
-        "subtask_id": subtask_id,
-        "chord_id": chord_id,
+        "subtask_ids": [one.subtask_id for one in wanted],
+        "chord_ids": [one.chord_id for one in wanted],
+        "tokens": [one.lease_token for one in wanted],
         "worker": worker,
-        "token": lease_token,
         "lease_seconds": lease_seconds,
     }
     (rows,) = in_one_trip(engine, (_CLAIM, parameters))
-    if not rows:
-        return None
-    values = rows[0]
-    left = values.pop("seconds_to_deadline")
-    deadline = None if left is None else time.monotonic() + float(left)
-    return Claim(**values, lease_token=lease_token, deadline_monotonic=deadline)
+    claims = {row["lease_token"]: _claim(row) for row in rows}
+    return [claims.get(one.lease_token) for one in wanted]
+
+
+def _claim(row: dict[str, Any]) -> Claim:
+    left = row.pop("seconds_to_deadline")
+    return Claim(**row, deadline_monotonic=None if left is None else time.monotonic() + float(left))
 
 
 def is_final(connection: Connection, job_id: str, subtask_id: int) -> bool:
@@ -164,90 +184,106 @@ def is_final(connection: Connection, job_id: str, subtask_id: int) -> bool:
     return open_one is None
 
 
-_END_ATTEMPT = text(
+@dataclass(frozen=True)
+class Ended:
+    """An attempt's end, with what it means for its subtask: a retry, or None for a final end, and what it counts as."""
+
+    subtask_id: int
+    lease_token: str
+    end: AttemptEnd
+    retry: Retry | None = None
+    feedback: str | None = None
+    failure: bool = False
+    redelivery: bool = False
+    provider_fault: bool = False
+
+
+_END_ATTEMPTS = text(
     """
-    WITH attempt AS (
-        UPDATE attempts
-        SET status = :outcome, error = :error, result = :result, commit = :commit, ref = :ref,
-            files_changed = CAST(:files_changed AS jsonb), exit_code = :exit_code, signal = :signal,
-            check_output = :check_output, session_id = :session_id, usage = CAST(:usage AS jsonb), cost_usd = :cost_usd,
-            agent_started_at = :agent_started_at, agent_duration_seconds = :agent_duration_seconds,
+    WITH ended AS (
+        SELECT * FROM unnest(CAST(:subtask_ids AS integer[]), CAST(:tokens AS text[]), CAST(:ends AS jsonb[]))
+            AS e(subtask_id, lease_token, said)
+    ), held AS (
+        SELECT a.id, e.subtask_id, e.said
+        FROM ended e JOIN attempts a ON a.job_id = :job_id AND a.subtask_id = e.subtask_id
+        WHERE a.lease_token = e.lease_token AND a.status = 'running'
+        ORDER BY a.id FOR NO KEY UPDATE OF a
+    ), attempt AS (
+        UPDATE attempts a
+        SET status = x.outcome, error = x.error, result = x.result, commit = x.commit, ref = x.ref,
+            files_changed = x.files_changed, exit_code = x.exit_code, signal = x.signal,
+            check_output = x.check_output, session_id = x.session_id, usage = x.usage, cost_usd = x.cost_usd,
+            agent_started_at = x.agent_started_at, agent_duration_seconds = x.agent_duration_seconds,
             finished_at = clock_timestamp()
-        WHERE lease_token = :token AND status = 'running' AND job_id = :job_id AND subtask_id = :subtask_id
-        RETURNING number
+        FROM held h CROSS JOIN LATERAL jsonb_to_record(h.said) AS x(
+            outcome text, error text, result text, commit text, ref text, files_changed jsonb, exit_code integer,
+            signal integer, check_output text, session_id text, usage jsonb, cost_usd double precision,
+            agent_started_at timestamptz, agent_duration_seconds double precision)
+        WHERE a.id = h.id
+        RETURNING a.subtask_id, a.number, a.lease_token, h.said
     ), subtask AS (
         UPDATE subtasks s
-        SET status = :status, outcome = :outcome, error = :error, result = :result, commit = :winner,
-            feedback = :feedback,
-            failures = failures + :failure, redeliveries = redeliveries + :redelivery,
-            provider_faults = CASE WHEN :provider_fault = 1 THEN provider_faults + 1 ELSE 0 END,
-            released_at = CASE WHEN :status = 'pending' THEN NULL ELSE released_at END,
-            not_before = clock_timestamp() + make_interval(secs => :wait_seconds),
-            finished_at = CASE WHEN :status = 'pending' THEN NULL ELSE clock_timestamp() END
-        FROM attempt
-        WHERE s.job_id = :job_id AND s.subtask_id = :subtask_id AND s.status = 'in_progress'
-        RETURNING s.group_number, attempt.number
+        SET status = x.status, outcome = x.outcome, error = x.error, result = x.result, commit = x.winner,
+            feedback = x.feedback,
+            failures = failures + x.failure, redeliveries = redeliveries + x.redelivery,
+            provider_faults = CASE WHEN x.provider_fault = 1 THEN provider_faults + 1 ELSE 0 END,
+            released_at = CASE WHEN x.status = 'pending' THEN NULL ELSE released_at END,
+            not_before = clock_timestamp() + make_interval(secs => x.retry_after_seconds),
+            finished_at = CASE WHEN x.status = 'pending' THEN NULL ELSE clock_timestamp() END
+        FROM attempt a CROSS JOIN LATERAL jsonb_to_record(a.said) AS x(
+            status text, outcome text, error text, result text, winner text, feedback text, failure integer,
+            redelivery integer, provider_fault integer, retry_after_seconds double precision)
+        WHERE s.job_id = :job_id AND s.subtask_id = a.subtask_id AND s.status = 'in_progress'
+        RETURNING s.subtask_id, s.group_number, a.number, a.lease_token, a.said
     ), answered AS (
-        DELETE FROM outbox
-        WHERE job_id = :job_id AND subtask_id = :subtask_id AND :status <> 'pending' AND EXISTS (SELECT FROM attempt)
+        DELETE FROM outbox o USING attempt a
+        WHERE o.job_id = :job_id AND o.subtask_id = a.subtask_id AND a.said->>'status' <> 'pending'
     ), event AS (
         INSERT INTO events (job_id, group_number, subtask_id, attempt, name, data)
-        SELECT :job_id, group_number, :subtask_id, number, 'attempt.finished', CAST(:event AS jsonb) FROM subtask
+        SELECT :job_id, group_number, subtask_id, number, 'attempt.finished',
+               jsonb_build_object('outcome', said->'outcome', 'error', said->'error', 'subtask_status', said->'status',
+                                  'retry_after_seconds', said->'retry_after_seconds')
+        FROM subtask
         RETURNING pg_notify('orchestrator_events', job_id)
     )
-    SELECT number FROM attempt, event
+    SELECT lease_token FROM subtask
     """
 )
 
 
-def end_statement(
-    job_id: str,
-    subtask_id: int,
-    lease_token: str,
-    end: AttemptEnd,
-    *,
-    retry: Retry | None,
-    feedback: str | None,
-    failure: bool = False,
-    redelivery: bool = False,
-    provider_fault: bool = False,
-) -> Statement:
-    """The attempt's outcome, and in_progress → pending (with a retry) or final: one statement that answers with a row,
-    or without one where the lease is not ours any more.
+def end_statement(job_id: str, ended: Sequence[Ended]) -> Statement:
+    """The attempts' outcomes, and in_progress → pending (with a retry) or final: one statement, which answers with the
+    `lease_token` of each that landed; of the others the lease is not ours any more.
 
     The job's row is to be locked before it. A retry gives the place back: `release` is to follow in the same transaction.
     """
-    status = "pending" if retry else subtask_status_after(end.outcome)
-    values = {name: storable(value) for name, value in vars(end).items()}
-    return _END_ATTEMPT, {
-        **values,
-        "files_changed": json.dumps([storable(name) for name in end.files_changed]),
-        "usage": json.dumps(dict(end.usage)),
+    return _END_ATTEMPTS, {
         "job_id": job_id,
-        "subtask_id": subtask_id,
-        "token": lease_token,
-        "status": status,
-        "winner": end.commit if end.outcome is Outcome.COMPLETED else None,
-        "feedback": storable(feedback),
-        "failure": int(failure),
-        "redelivery": int(redelivery),
-        "provider_fault": int(provider_fault),
-        "wait_seconds": retry.after_seconds if retry else None,
-        "event": json.dumps(
-            {
-                "outcome": end.outcome,
-                "error": values["error"],
-                "subtask_status": status,
-                "retry_after_seconds": retry.after_seconds if retry else None,
-            }
-        ),
+        "subtask_ids": [one.subtask_id for one in ended],
+        "tokens": [one.lease_token for one in ended],
+        "ends": [json.dumps(_said(one), default=datetime.isoformat) for one in ended],
     }
 
 
-def end_attempt(connection: Connection, ending: Statement) -> bool:
-    """Execute what `end_statement` has made. False: the lease is not ours any more."""
-    statement, parameters = ending
-    return connection.execute(statement, parameters).first() is not None
+def _said(ended: Ended) -> dict[str, Any]:
+    end, retry = ended.end, ended.retry
+    return {
+        **{name: storable(value) for name, value in vars(end).items()},
+        "files_changed": [storable(name) for name in end.files_changed],
+        "usage": {name: storable(value) for name, value in end.usage.items()},
+        "status": "pending" if retry else subtask_status_after(end.outcome),
+        "winner": end.commit if end.outcome is Outcome.COMPLETED else None,
+        "feedback": storable(ended.feedback),
+        "failure": int(ended.failure),
+        "redelivery": int(ended.redelivery),
+        "provider_fault": int(ended.provider_fault),
+        "retry_after_seconds": retry.after_seconds if retry else None,
+    }
+
+
+def end_attempt(connection: Connection, job_id: str, ended: Ended) -> bool:
+    """`end_statement` for one attempt. False: the lease is not ours any more."""
+    return connection.execute(*end_statement(job_id, [ended])).first() is not None
 
 
 def end_pending(
