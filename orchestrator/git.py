@@ -10,6 +10,7 @@ Two kinds of commands:
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -336,6 +337,11 @@ def _can_be_fetched(url: str, commit: str) -> bool:
 
 def object_format(commit: str) -> str:
     return "sha256" if len(commit) == 64 else "sha1"
+
+
+def empty_tree(commit: str) -> str:
+    """The id of the tree without entries, in the format of `commit`. Git knows it without its being stored."""
+    return hashlib.new(object_format(commit), b"tree 0\0").hexdigest()
 
 
 def _refuse_repository(repo: str, stderr: str) -> NoReturn:

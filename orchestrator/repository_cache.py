@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 CLAIMS: Final = "claims.lock"
 BRANCHES: Final = "+refs/heads/*:refs/remotes/origin/*"
+AGENTS_REFS: Final = re.compile(rb"[0-9a-f]+ refs/(remotes/origin|tags)/")
 FETCH: Final = (
     "fetch",
     "--quiet",
@@ -42,6 +43,8 @@ FETCH: Final = (
     "--no-recurse-submodules",
     "--update-shallow",
 )
+PACK_REFS: Final = ("pack-refs", "--all")
+"""After each fetch: `refs_for_agents` reads one file."""
 
 
 class RepositoryCache:
@@ -49,6 +52,8 @@ class RepositoryCache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._seen: dict[tuple[Path, int, int], set[str]] = {}
+        """Cache, as its path and its `config`, which is written when it is made → commits found in it; they stay."""
 
     def path_with(self, repo: str, commits: Sequence[str]) -> Path:
         """The bare cache of `repo`, with these commits in it, whatever ref or none names them on the remote.
@@ -57,14 +62,23 @@ class RepositoryCache:
         `RepositoryError` when it does not have a commit.
         """
         path = self.root / f"{_cache_name(repo)}.git"
-        if not _missing(path, commits):
+        if (commits and self._seen_in(path).issuperset(commits)) or not _missing(path, commits):
+            self._seen_in(path).update(commits)
             return path
         with _locked(path.with_suffix(".lock")):
             if not path.exists():
                 _clone(repo, path)
             if missing := _missing(path, commits):  # else whoever held the lock before has brought them
                 _fetch(path, repo, missing)
+        self._seen_in(path).update(commits)
         return path
+
+    def _seen_in(self, path: Path) -> set[str]:
+        try:
+            made = (path / "config").stat()
+        except FileNotFoundError:
+            return set()
+        return self._seen.setdefault((path, made.st_ino, made.st_mtime_ns), set())
 
     def remove_unneeded(
         self, workspaces: Path, needed: Callable[[Sequence[str]], Sequence[str] | None], *, dry_run: bool = False
@@ -97,17 +111,39 @@ def borrow(folder: Path, *, objects: Sequence[Path], commit: str, bare: bool = F
 
     `objects` are `objects` folders; they must outlive it. `commit` is any commit in them: its id tells the format.
     """
-    bare_option = ["--bare"] if bare else []
-    format_ = f"--object-format={object_format(commit)}"
-    run_git("init", "--quiet", "--template=", format_, *bare_option, folder, cwd=None)
     git_dir = folder if bare else folder / ".git"
-    (git_dir / "objects" / "info").mkdir(exist_ok=True)
+    _initialise(folder, git_dir, object_format(commit), bare=bare)
     (git_dir / "objects" / "info" / "alternates").write_bytes(b"".join(os.fsencode(path) + b"\n" for path in objects))
     for path in objects:
         shallow = path.parent / "shallow"  # without it git looks for parents that the lender never had
         if shallow.exists():
             shutil.copyfile(shallow, git_dir / "shallow")
     return git_dir
+
+
+_WRITTEN_BY_INIT: Final[dict[tuple[str, bool], dict[str, bytes]]] = {}
+"""Object format, and whether bare → the files that `git init` writes on this machine."""
+
+
+def _initialise(folder: Path, git_dir: Path, format_: str, *, bare: bool) -> None:
+    """What `git init` does. It is asked once a process: a program more for each of many attempts at once is felt."""
+    written = _WRITTEN_BY_INIT.get((format_, bare))
+    if written is None:
+        bare_option = ["--bare"] if bare else []
+        run_git("init", "--quiet", "--template=", f"--object-format={format_}", *bare_option, folder, cwd=None)
+        _WRITTEN_BY_INIT[format_, bare] = {name: (git_dir / name).read_bytes() for name in ("HEAD", "config")}
+    else:
+        for inside in ("refs/heads", "refs/tags", "objects/pack"):
+            (git_dir / inside).mkdir(parents=True)
+        for name, content in written.items():
+            (git_dir / name).write_bytes(content)
+    (git_dir / "objects" / "info").mkdir(exist_ok=True)
+
+
+def refs_for_agents(cache: Path) -> bytes:
+    """The remote's branches and the tags, in the form of `packed-refs`: as they were at the last fetch."""
+    lines = (cache / "packed-refs").read_bytes().splitlines(keepends=True)
+    return b"".join(line for line in lines if AGENTS_REFS.match(line))
 
 
 def _cache_name(repo: str) -> str:
@@ -138,6 +174,7 @@ def _clone(repo: str, path: Path) -> None:
         # The URL may hold a password, and is given to each command anyway.
         run_git("config", "--remove-section", "remote.origin", cwd=making)
         run_git(*FETCH, "--", repo, BRANCHES, cwd=making, user_config=True, timeout_seconds=NETWORK_TIMEOUT_SECONDS)
+        run_git(*PACK_REFS, cwd=making)
         making.rename(path)
     finally:
         shutil.rmtree(making, ignore_errors=True)
@@ -157,6 +194,7 @@ def _fetch(path: Path, repo: str, commits: Sequence[str]) -> None:
                 context={"repo": redact_url(repo), "commits": missing, **error.context},
                 recovery="Push a branch that contains it, and start again.",
             ) from error
+    run_git(*PACK_REFS, cwd=path)
 
 
 @contextmanager

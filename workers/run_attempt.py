@@ -249,12 +249,12 @@ def _keep_work(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
     ref = attempt_ref(claim.job_id, claim.subtask_id, claim.number)
     if end.outcome is not Outcome.COMPLETED:
         return _with_what_could_be_pushed(attempt, replace(end, files_changed=changed), commit, ref)
-    refusal = _push(attempt, ref)
+    refusal = _push(attempt, commit, ref)
     if refusal is None:
         return replace(end, commit=commit, ref=ref, files_changed=changed)
     # The next attempt would be refused as well, and cost as much: no retry.
     why = f"The repository refuses the push, {str(refusal).rstrip('.')}."
-    kept = f"The work is kept on this worker, as {ref} in {workspace.keep(ref)}."
+    kept = f"The work is kept on this worker, as {ref} in {workspace.keep(commit, ref)}."
     return replace(end, outcome=Outcome.BAD_CONFIG, error=f"{why} {kept}", files_changed=changed)
 
 
@@ -263,13 +263,13 @@ def _must_change(attempt: Attempt) -> bool:
     return attempt.agent.expects_changes and attempt.subtask.kind != "testing" if wanted is None else wanted
 
 
-def _push(attempt: Attempt, ref: str) -> Refusal | None:
+def _push(attempt: Attempt, commit: str, ref: str) -> Refusal | None:
     """Push the attempt's commit; the refusal of a remote that answers. While it is away this waits, until nobody wants
     the work any more."""
     deadline = time.monotonic() + attempt.runner.settings.unreachable_grace_seconds
     while True:
         try:
-            return attempt.workspace.push(ref)
+            return attempt.workspace.push(commit, ref)
         except GitError as error:
             if time.monotonic() >= deadline or attempt.stop.reason:
                 raise
@@ -282,7 +282,7 @@ def _with_what_could_be_pushed(attempt: Attempt, end: AttemptEnd, commit: str, r
     """The work of an unhappy end is pushed as well. It is nice to have: nobody waits for it."""
     problem: Refusal | GitError | None
     try:
-        problem = attempt.workspace.push(ref)
+        problem = attempt.workspace.push(commit, ref)
     except GitError as error:
         problem = error
     if problem is None:

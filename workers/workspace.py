@@ -17,20 +17,19 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from orchestrator.git import IDENTITY, GitResult, run_git
 from orchestrator.push import Refusal, push
-from orchestrator.repository_cache import RepositoryCache, borrow, claimed_folder, sweep_folders
+from orchestrator.repository_cache import RepositoryCache, borrow, claimed_folder, refs_for_agents, sweep_folders
 
 log = logging.getLogger(__name__)
 
 NO_PUSH: Final = "/pushing-is-off-the-work-is-pushed-when-the-attempt-ends"
 """The agent's push URL: a path that does not exist, so that `git push` fails and says why."""
 
-RESULT: Final = "refs/heads/result"
 GITLINK: Final = b"160000"
 
 
@@ -64,6 +63,18 @@ class Workspaces:
         return sweep_folders(self.root, live)
 
 
+class Change(NamedTuple):
+    """A path that differs from the base commit; a mode is 000000 where there is no file."""
+
+    path: bytes
+    old_mode: bytes
+    new_mode: bytes
+
+    @property
+    def is_new_gitlink(self) -> bool:
+        return self.new_mode == GITLINK != self.old_mode
+
+
 @dataclass(frozen=True)
 class Workspace:
     """One attempt's folder. `repo`, `base_commit` and `cache` are None where the job has no repository."""
@@ -72,6 +83,8 @@ class Workspace:
     repo: str | None = None
     base_commit: str | None = None
     cache: Path | None = None
+    _known_changes: dict[str, list[Change]] = field(default_factory=dict, compare=False, repr=False)
+    """Commit or tree → how it differs from the base commit."""
 
     @property
     def path(self) -> Path:
@@ -92,8 +105,7 @@ class Workspace:
         if self.base_commit is None or commit == self.base_commit:
             return []
         tree = commit or self._tree_of_checkout(self._agents_commit())
-        listing = self._git("diff-tree", "-r", "-z", "--no-renames", "--name-only", self.base_commit, tree).stdout
-        return [name.decode("utf-8", "backslashreplace") for name in _split(listing)]
+        return [change.path.decode("utf-8", "backslashreplace") for change in self._changes(tree)]
 
     def commit_all(self, *, title: str, subtask_id: int, job_id: str) -> str:
         """Commit what is uncommitted, and return the attempt's commit: a descendant of the base that has what the checkout has.
@@ -105,31 +117,29 @@ class Workspace:
             raise ValueError("a workspace without a repository has nothing to commit")
         parent = self._agents_commit()
         tree = self._tree_of_checkout(parent)
-        trees = self._git("rev-parse", f"{self.base_commit}^{{tree}}", f"{parent}^{{tree}}").text.splitlines()
-        if tree == trees[0]:
-            commit = self.base_commit
-        elif tree == trees[1]:
-            commit = parent
-        else:
-            message = f"{' '.join(title.split())}\n\nsubtask {subtask_id} of job {job_id}\n"
-            commit = self._git("commit-tree", tree, "-p", parent, stdin=message.encode(), env=IDENTITY).text
-        self._git("update-ref", RESULT, commit)
+        if not self._changes(tree):
+            return self.base_commit
+        if parent != self.base_commit and self._git("rev-parse", f"{parent}^{{tree}}").text == tree:
+            return parent
+        message = f"{' '.join(title.split())}\n\nsubtask {subtask_id} of job {job_id}\n"
+        commit = self._git("commit-tree", tree, "-p", parent, stdin=message.encode(), env=IDENTITY).text
+        self._known_changes[commit] = self._changes(tree)
         return commit
 
-    def push(self, ref: str) -> Refusal | None:
+    def push(self, commit: str, ref: str) -> Refusal | None:
         """Push the commit that `commit_all` returned to `ref` on the job's repository; once more is fine.
 
         Returns why the repository refuses, also when `ref` holds anything else. Raises `GitError` when it is away.
         """
         if self.repo is None:
             raise ValueError("a workspace without a repository has nothing to push")
-        return push(self.repo, RESULT, ref, expected=None, cwd=self._record)
+        return push(self.repo, commit, ref, expected=None, cwd=self._record)
 
-    def keep(self, ref: str) -> Path:
+    def keep(self, commit: str, ref: str) -> Path:
         """Keep that commit as `ref` in this machine's cache of the repository, whose path is returned."""
         if self.cache is None:
             raise ValueError("a workspace without a repository has nothing to keep")
-        run_git("push", "--quiet", "--force", "--", str(self.cache), f"{RESULT}:{ref}", cwd=self._record)
+        run_git("push", "--quiet", "--force", "--", str(self.cache), f"{commit}:{ref}", cwd=self._record)
         return self.cache
 
     @property
@@ -141,9 +151,10 @@ class Workspace:
         *args: str,
         stdin: bytes | None = None,
         env: Mapping[str, str] | None = None,
+        check: bool = True,
     ) -> GitResult:
         place = {"GIT_DIR": str(self._record), "GIT_WORK_TREE": str(self.path)}
-        return run_git(*args, cwd=self.path, input=stdin, env=place | dict(env or {}))
+        return run_git(*args, cwd=self.path, input=stdin, env=place | dict(env or {}), check=check)
 
     def _ask_agents_repository(self, *args: str) -> GitResult:
         """It may be in any state, or gone: an answer is welcome, none is no error."""
@@ -153,6 +164,8 @@ class Workspace:
     def _agents_commit(self) -> str:
         """The agent's HEAD where it descends from the base commit, else the base commit."""
         assert self.base_commit is not None
+        if self._agents_branch_stands_at(self.base_commit):
+            return self.base_commit
         head = self._ask_agents_repository("rev-parse", "--quiet", "--verify", "HEAD^{commit}")
         if head.exit_code != 0 or head.text == self.base_commit:
             return self.base_commit
@@ -160,16 +173,55 @@ class Workspace:
         descends = run_git(*ancestry, cwd=self._record, check=False).exit_code == 0
         return head.text if descends else self.base_commit
 
+    def _agents_branch_stands_at(self, commit: str) -> bool:
+        """What git would say as well, where nothing is unusual; without asking it."""
+        git_dir = os.fsencode(self.path / ".git")
+        try:
+            kind, _, ref = Path(os.fsdecode(git_dir + b"/HEAD")).read_bytes().strip().partition(b" ")
+            if kind != b"ref:" or not ref.startswith(b"refs/heads/"):
+                return False
+            return Path(os.fsdecode(git_dir + b"/" + ref)).read_bytes().strip() == commit.encode()
+        except (OSError, ValueError):
+            return False
+
+    def _changes(self, tree: str) -> list[Change]:
+        assert self.base_commit is not None
+        if tree not in self._known_changes:
+            listing = self._git("diff-tree", "-r", "-z", "--raw", "--no-renames", self.base_commit, tree).stdout
+            raw = iter(_split(listing))
+            pairs = zip(raw, raw, strict=True)
+            self._known_changes[tree] = [_change(modes, path) for modes, path in pairs]
+        return self._known_changes[tree]
+
     def _tree_of_checkout(self, head: str) -> str:
         """Write the checkout's files as a tree. The index keeps what was known of unchanged files, so only changes are read."""
         exclude = self._record / "info" / "exclude"
         exclude.parent.mkdir(exist_ok=True)
         with suppress(OSError):
             shutil.copyfile(self.path / ".git" / "info" / "exclude", exclude)
+        return self._tree_of_plain_checkout(head) or self._tree_of_any_checkout(head)
+
+    def _tree_of_plain_checkout(self, head: str) -> str | None:
+        """The tree of a checkout in which the agent has used no git and made no repository, as most do; else None, and
+        the index is as it was."""
+        index, agents_index = self._record / "index", self.path / ".git" / "index"
+        if head != self.base_commit or self._submodules() or not _looks_the_same(index, agents_index):
+            return None
+        before = self._record / "index-before"
+        shutil.copy2(index, before)
+        added = self._git("add", "--all", env={"GIT_LITERAL_PATHSPECS": "0"}, check=False)
+        if added.exit_code == 0:  # else there may be a repository without a commit in it
+            tree = self._git("write-tree").text
+            if not any(change.is_new_gitlink for change in self._changes(tree)):
+                return tree
+        before.replace(index)
+        return None
+
+    def _tree_of_any_checkout(self, head: str) -> str:
         submodules = self._submodules()
         if head != self.base_commit:
             self._git("read-tree", "-m", "-i", head)
-            embedded = b"".join(path + b"\0" for path in self._new_gitlinks(head))
+            embedded = b"".join(change.path + b"\0" for change in self._changes(head) if change.is_new_gitlink)
             self._git("update-index", "-z", "--force-remove", "--stdin", stdin=embedded)
         untracked = _split(self._git("ls-files", "-z", "--others", "--exclude-standard").stdout)
         nested = [path for path in untracked if path.endswith(b"/") and path.rstrip(b"/") not in submodules]
@@ -180,8 +232,11 @@ class Workspace:
             env={"GIT_LITERAL_PATHSPECS": "0"},
         )
         more = [*self._added_though_ignored(), *self._files_of_nested(nested)]
-        self._git("update-index", "-z", "--add", "--replace", "--stdin", stdin=b"".join(path + b"\0" for path in more))
-        self._git("update-index", "-z", "--index-info", stdin=self._hidden_by_sparse_checkout())
+        if more:
+            paths = b"".join(path + b"\0" for path in more)
+            self._git("update-index", "-z", "--add", "--replace", "--stdin", stdin=paths)
+        if hidden := self._hidden_by_sparse_checkout():
+            self._git("update-index", "-z", "--index-info", stdin=hidden)
         return self._git("write-tree").text
 
     def _submodules(self) -> set[bytes]:
@@ -190,15 +245,6 @@ class Workspace:
         asked = ("config", "-z", "--file", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$")
         listing = run_git(*asked, cwd=self.path, check=False).stdout
         return {entry.partition(b"\n")[2] for entry in _split(listing)}
-
-    def _new_gitlinks(self, head: str) -> Iterator[bytes]:
-        """Nested repositories that the agent has committed as pointers; what is a submodule is then added as one again."""
-        assert self.base_commit is not None
-        raw = iter(_split(self._git("diff-tree", "-r", "-z", "--raw", "--no-renames", self.base_commit, head).stdout))
-        for change, path in zip(raw, raw, strict=True):
-            old_mode, new_mode = change.lstrip(b":").split()[:2]
-            if new_mode == GITLINK != old_mode:
-                yield path
 
     def _files_of_nested(self, folders: Iterable[bytes]) -> Iterator[bytes]:
         """The files of repositories inside the checkout: kept as plain files, for their history has no other home.
@@ -240,8 +286,7 @@ def _check_out(folder: Path, cache: Path, repo: str, base_commit: str, branch: s
     lent = cache / "objects"
     git_dir = borrow(folder / "checkout", objects=[lent], commit=base_commit)
     _configure(git_dir, repo)
-    refs = ("for-each-ref", "--format=%(objectname) %(refname)", "refs/remotes/origin", "refs/tags")
-    (git_dir / "packed-refs").write_bytes(run_git(*refs, cwd=cache).stdout)
+    (git_dir / "packed-refs").write_bytes(refs_for_agents(cache))
     run_git("checkout", "--quiet", "-b", branch, base_commit, cwd=folder / "checkout")
     record = borrow(folder / "record.git", objects=[lent, git_dir / "objects"], commit=base_commit, bare=True)
     # The time stamp goes along: by it git knows which files may have changed in the tick in which they were written.
@@ -258,6 +303,20 @@ def _configure(git_dir: Path, repo: str) -> None:
             f'[remote "origin"]\n\turl = "{url}"\n\tpushurl = {NO_PUSH}\n'
             f"\tfetch = +refs/heads/*:refs/remotes/origin/*\n"
         )
+
+
+def _change(modes: bytes, path: bytes) -> Change:
+    old_mode, new_mode = modes.lstrip(b":").split()[:2]
+    return Change(path, old_mode, new_mode)
+
+
+def _looks_the_same(one: Path, other: Path) -> bool:
+    """Whether nobody has written either file since one was copied from the other with its time stamp."""
+    try:
+        first, second = one.stat(), other.stat()
+    except OSError:
+        return False
+    return (first.st_size, first.st_mtime_ns) == (second.st_size, second.st_mtime_ns)
 
 
 def _is_linked_worktree(folder: Path) -> bool:

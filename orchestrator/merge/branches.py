@@ -17,7 +17,7 @@ from typing import Final
 
 from orchestrator.errors import GitError, RepositoryError
 from orchestrator.fault_points import fault_point
-from orchestrator.git import IDENTITY, last_line, run_git
+from orchestrator.git import IDENTITY, empty_tree, last_line, run_git
 from orchestrator.merge.conflicts import Conflict, MergeReport, read_merge_tree
 from orchestrator.push import Refusal, push
 from orchestrator.redaction import redact_url
@@ -27,6 +27,7 @@ SUBTASK_TRAILER: Final = "Subtask"
 """The line of a merge commit's message by which a later conflict finds out whose change it meets."""
 
 ATTRIBUTES: Final = b".gitattributes"
+ATTRIBUTES_ONLY: Final = ("--", f":(glob)**/{ATTRIBUTES.decode()}")
 PATHS_A_COMMAND: Final = 500
 
 
@@ -68,7 +69,10 @@ class MergeWorkspace:
         self._folder = folder
         self.path = folder / "merge"
         borrow(self.path, objects=[cache / "objects"], commit=head)
-        self._shown = run_git("hash-object", "-t", "tree", "--stdin", cwd=self.path, input=b"").text
+        self._shown = empty_tree(head)
+        self._attributes_stay = False
+        self._parents: dict[str, list[str]] = {}
+        """Commits that are to come and the head does not have → their parents; the head's own are not among them."""
 
     @classmethod
     @contextmanager
@@ -98,16 +102,32 @@ class MergeWorkspace:
         run_git("checkout", "--quiet", "--detach", commit, cwd=folder)
         return folder
 
-    def contains(self, head: str, commit: str) -> bool:
-        """Whether `commit` is part of the head's history."""
-        result = run_git("merge-base", "--is-ancestor", commit, head, cwd=self.path, check=False)
-        if result.exit_code > 1:
-            raise GitError(f"The history of {commit} can't be read: {last_line(result.stderr)}.")
-        return result.exit_code == 0
+    def expect(self, head: str, commits: Sequence[str]) -> None:
+        """Look once at everything that is to be merged onto `head`, instead of each time before a merge."""
+        wanted = "".join(f"{commit}\n" for commit in [f"^{head}", *commits])
+        listing = run_git("rev-list", "--parents", "--stdin", cwd=self.path, input=wanted.encode()).text
+        self._parents = {commit: parents for commit, *parents in map(str.split, listing.splitlines())}
+        # Where both sides have the same attributes files, so has their merge.
+        pairs = "".join(f"{commit} {head}\n" for commit in commits)
+        differ = ("diff-tree", "--stdin", "-r", "--no-renames", "--name-only", *ATTRIBUTES_ONLY)
+        found = run_git(*differ, cwd=self.path, input=pairs.encode(), env={"GIT_LITERAL_PATHSPECS": "0"}).stdout
+        self._show_attributes(head)
+        self._attributes_stay = not found
+
+    def contains(self, commit: str) -> bool:
+        """Whether an expected commit is part of the head's history."""
+        return commit not in self._parents
+
+    def note_merged(self, commit: str) -> None:
+        """The head has this commit now, and whatever stands behind it."""
+        open_ones = [commit]
+        while open_ones:
+            open_ones.extend(self._parents.pop(open_ones.pop(), ()))
 
     def merge(self, head: str, commit: str) -> MergeReport:
-        """Merge in memory, by the head's attributes. Nothing is committed."""
-        self._show_attributes(head)
+        """Merge an expected commit in memory, by the head's attributes. Nothing is committed."""
+        if not self._attributes_stay:
+            self._show_attributes(head)
         result = run_git(*("merge-tree", "--write-tree", "-z", "--messages", head, commit), cwd=self.path, check=False)
         if result.exit_code not in {0, 1}:
             raise GitError(
@@ -160,9 +180,8 @@ class MergeWorkspace:
 
     def _show_attributes(self, head: str) -> None:
         """Make the attributes files in the work tree those of `head`; what is the same as before is not read again."""
-        changes = ("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", self._shown, head)
-        only = ("--", f":(glob)**/{ATTRIBUTES.decode()}")
-        listing = run_git(*changes, *only, cwd=self.path, env={"GIT_LITERAL_PATHSPECS": "0"}).stdout
+        changes = ("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", self._shown, head, *ATTRIBUTES_ONLY)
+        listing = run_git(*changes, cwd=self.path, env={"GIT_LITERAL_PATHSPECS": "0"}).stdout
         fields = iter(listing.split(b"\0")[:-1])
         for change, path in zip(fields, fields, strict=True):
             folders, _, name = path.rpartition(b"/")
@@ -184,8 +203,10 @@ def merge_attempts(workspace: MergeWorkspace, *, attempts: Sequence[AttemptToMer
     """
     merged: list[MergedAttempt] = []
     conflicts: list[Conflict] = []
+    if attempts:
+        workspace.expect(head, [attempt.commit for attempt in attempts])
     for attempt in sorted(attempts, key=lambda attempt: attempt.subtask_id):
-        if workspace.contains(head, attempt.commit):
+        if workspace.contains(attempt.commit):
             merged.append(MergedAttempt(attempt.subtask_id, None))
             continue
         report = workspace.merge(head, attempt.commit)
@@ -194,6 +215,7 @@ def merge_attempts(workspace: MergeWorkspace, *, attempts: Sequence[AttemptToMer
             conflicts.append(Conflict(attempt.subtask_id, others, report.files))
             continue
         head = workspace.commit_merge(report.tree, head, attempt)
+        workspace.note_merged(attempt.commit)
         merged.append(MergedAttempt(attempt.subtask_id, head))
         fault_point("between_merged_branches")
     return MergeResult(head, tuple(merged), tuple(conflicts))

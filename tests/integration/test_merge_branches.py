@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.errors import GitError, RepositoryError
-from orchestrator.git import attempt_ref
+from orchestrator.git import GitResult, attempt_ref, run_git
+from orchestrator.merge import branches
 from orchestrator.merge.branches import (
     AttemptToMerge,
     MergedAttempt,
@@ -429,3 +431,27 @@ def test_many_attempts_all_arrive(bench: Bench) -> None:
     result = bench.merge(*reversed(attempts))
     assert [merged.subtask_id for merged in result.merged] == list(range(1, 21))
     assert bench.repository.files(result.head) == {*BASE, *(f"file-{number}" for number in range(1, 21))}
+
+
+def test_each_branch_costs_two_programs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten branches are merged while the next group waits; what can be asked for all of them is asked once."""
+    attempts = [bench.attempt(number, {f"new-{number}": "1\n"}) for number in range(1, 11)]
+    ran: list[str] = []
+
+    def count(*args: Any, **kwargs: Any) -> GitResult:
+        ran.append(str(args[0]))
+        return run_git(*args, **kwargs)
+
+    with bench.workspace(*attempts) as workspace:
+        monkeypatch.setattr(branches, "run_git", count)
+        result = merge_attempts(workspace, attempts=attempts, head=bench.repository.head)
+    assert [merged.subtask_id for merged in result.merged] == list(range(1, 11))
+    assert ran == ["rev-list", "diff-tree", "diff-tree", *["merge-tree", "commit-tree"] * 10]
+
+
+def test_one_attempt_on_top_of_another_brings_both(bench: Bench) -> None:
+    """The later commit has the earlier one behind it, and is merged first: nothing is left of the other to merge."""
+    first = bench.attempt(2, {"first": "1\n"})
+    second = bench.attempt(1, {"second": "2\n"}, base=first.commit)
+    result = bench.merge(first, second)
+    assert [(merged.subtask_id, merged.commit is None) for merged in result.merged] == [(1, False), (2, True)]

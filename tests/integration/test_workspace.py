@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.errors import GitError
-from orchestrator.git import attempt_ref
+from orchestrator.git import GitResult, attempt_ref, run_git
 from orchestrator.repository_cache import RepositoryCache
 from tests.support.git_checkout import Repository
 from tests.support.repositories import git, refuse_pushes
@@ -51,7 +52,7 @@ def finish(workspace: Workspace, repository: Repository, subtask_id: int = 1) ->
     """Commit and push, and return what the user's repository then has."""
     commit = workspace.commit_all(title="Do it", subtask_id=subtask_id, job_id="job")
     ref = attempt_ref("job", subtask_id, 1)
-    assert workspace.push(ref) is None
+    assert workspace.push(commit, ref) is None
     assert repository.git("rev-parse", ref) == commit
     repository.git("merge-base", "--is-ancestor", repository.head, commit)
     return commit
@@ -102,10 +103,10 @@ def test_pushing_again_is_fine_and_something_else_is_not(workspaces: Workspaces,
     with prepared(workspaces, repository) as (workspace, agent):
         agent.write({"changed": "one\n"})
         commit = finish(workspace, repository)
-        workspace.push(attempt_ref("job", 1, 1))
+        workspace.push(commit, attempt_ref("job", 1, 1))
         agent.write({"changed": "two\n"})
-        workspace.commit_all(title="Do it", subtask_id=1, job_id="job")
-        refusal = workspace.push(attempt_ref("job", 1, 1))
+        other = workspace.commit_all(title="Do it", subtask_id=1, job_id="job")
+        refusal = workspace.push(other, attempt_ref("job", 1, 1))
         assert refusal is not None
         assert refusal.reason == "[rejected] (stale info)"
     assert repository.git("rev-parse", attempt_ref("job", 1, 1)) == commit
@@ -119,12 +120,12 @@ def test_a_repository_that_refuses_is_told_from_one_that_is_away(
     with prepared(workspaces, repository) as (workspace, agent):
         agent.write({"changed": "one\n"})
         commit = workspace.commit_all(title="Do it", subtask_id=1, job_id="job")
-        refusal = workspace.push(ref)
+        refusal = workspace.push(commit, ref)
         assert str(refusal) == "[remote rejected] (pre-receive hook declined): No refs of yours here."
-        cache = workspace.keep(ref)
+        cache = workspace.keep(commit, ref)
         repository.path.rename(tmp_path / "away")
         with pytest.raises(GitError, match=r"push failed: '.*' does not appear to be a git repository"):
-            workspace.push(ref)
+            workspace.push(commit, ref)
     assert git(cache, "rev-parse", ref).strip() == commit
 
 
@@ -422,3 +423,25 @@ def test_ten_at_once(workspaces: Workspaces, repository: Repository) -> None:
         commits = list(pool.map(work, range(10)))
     for subtask_id, commit in enumerate(commits):
         assert repository.files(commit) == {*BASE_FILES, f"file-{subtask_id}"}
+
+
+def test_a_plain_attempt_costs_six_programs(
+    workspaces: Workspaces, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten agents of a group end at the same moment, and each program more is waited for ten times."""
+    with prepared(workspaces, repository) as (workspace, agent):
+        finish(workspace, repository)  # what only a first attempt costs
+    ran: list[str] = []
+
+    def count(*args: Any, **kwargs: Any) -> GitResult:
+        ran.append(str(args[0]))
+        return run_git(*args, **kwargs)
+
+    monkeypatch.setattr("workers.workspace.run_git", count)
+    monkeypatch.setattr("orchestrator.repository_cache.run_git", count)
+    monkeypatch.setattr("orchestrator.push.run_git", count)
+    with prepared(workspaces, repository, 2) as (workspace, agent):
+        agent.write({"changed": "new\n"})
+        commit = finish(workspace, repository, 2)
+        assert workspace.changed_files(commit) == ["changed"]
+    assert ran == ["checkout", "add", "write-tree", "diff-tree", "commit-tree", "push"]
