@@ -63,7 +63,8 @@ def main() -> None:
 
         worker = app.Worker(**celery_options(words, settings))
     except OrchestratorException as error:
-        sys.exit(f"error: {error}")
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
     worker.start()
     sys.exit(worker.exitcode)
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 EXIT_CODES: Final = {"completed": 0, "failed": 1, "cancelled": 130}
-LEFT: Final = 130
 
 
 def attend(
@@ -33,10 +32,10 @@ def attend(
     cancel: Callable[[], object] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> int:
-    """Follow a job to its end. Returns the exit code: 0 completed, 1 failed, 130 cancelled or left.
+    """Follow a job to its end. Returns the exit code: 0 completed, 1 failed, 130 cancelled.
 
-    With `cancel` the first interruption calls it and waits on, and the second leaves. Without it the first one leaves:
-    `KeyboardInterrupt`, as anywhere, and the job goes on. `after_event` leaves out what happened before.
+    With `cancel` the first interruption calls it and waits on, and the second leaves. Without it the first one leaves,
+    and the job goes on. To leave is a `KeyboardInterrupt`, as anywhere. `after_event` leaves out what happened before.
     `check` is called at each update and may raise: what the job needs has broken down.
     """
     view = _view(as_json=as_json, no_progress=no_progress)
@@ -59,7 +58,7 @@ def attend(
                     _cancel(view, cancel)
     except KeyboardInterrupt:
         say(_farewell(job_id, cancelled=cancel is not None))
-        return LEFT
+        raise
     except LocalStackError:
         say(
             f"Job {job_id} is stored. `orchestrator up` starts the local stack again and goes on with it, "

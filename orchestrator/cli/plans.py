@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 
+def require_repository(plan: ValidatedPlan) -> None:
+    """Raise `RepositoryError` where the plan's repository on this machine can't be used, before anything is started for it.
+
+    Submission looks again, and at remotes as well: they take longer to answer than the services take to start.
+    """
+    from orchestrator.git import is_url, resolve_repository
+
+    repo = plan.plan.repo
+    if repo is not None and not is_url(repo):
+        resolve_repository(repo, plan.plan.base, job_branch=None)
+
+
 def read_plan(
     path: Path, settings: Settings, *, agent: str | None = None, repo: str | None = None, tell_warnings: bool = True
 ) -> ValidatedPlan:

@@ -17,6 +17,8 @@ from orchestrator.redaction import redact_url
 from orchestrator.state.views import GroupView, JobView, SubtaskView
 
 FAILURES_SHOWN: Final = 10
+TELLING_SPEED_UP: Final = 0.05
+"""Below it the agents did next to nothing, and the figure would read 0.0."""
 NOTHING_WAS_WRITTEN: Final = {Outcome.AGENT_MISSING, Outcome.BAD_CONFIG}
 """Outcomes of attempts whose agent never started."""
 
@@ -68,7 +70,7 @@ def group_line(group: GroupView, job: JobView) -> Text:
     line.append(f" · {plural(len(group.subtasks), 'subtask')}")
     if group.wall_seconds is not None:
         line.append(f" · {duration(group.wall_seconds)}")
-    if group.speedup_factor and len(group.subtasks) > 1:
+    if (group.speedup_factor or 0) >= TELLING_SPEED_UP and len(group.subtasks) > 1:
         line.append(f" · speed-up {group.speedup_factor:.1f} ×")
     if group.error and group.error not in (group.status, job.error):
         line.append(f" · {in_one_line(group.error)}", style="red")

@@ -78,7 +78,8 @@ def local_stack(
     on_progress: Callable[[str], None] | None = None,
     fork_server: Sequence[str] = FORK_SERVER,
 ) -> Iterator[Stack]:
-    """The services of `need`; at its end, if no other command uses them, they have stopped.
+    """The services of `need`; at its end, if no other command uses them, they have stopped. Who is interrupted does not
+    wait for that: the keeper sees to it.
 
     `slots` (default: the settings') counts for `Need.WORKERS`: there will be at least so many. `on_progress` hears, in
     a few words, what is being waited for. Raises `LocalStackError`.
@@ -97,8 +98,13 @@ def local_stack(
     connection, urls = _Starter(settings, request, on_progress or (lambda _: None), fork_server).connect()
     try:
         yield Stack(settings.model_copy(update=urls), connection)
-    finally:
+    except KeyboardInterrupt:
+        connection.close()
+        raise
+    except BaseException:
         connection.leave()
+        raise
+    connection.leave()
 
 
 @contextmanager
@@ -171,6 +177,10 @@ class _Connection:
                 ) from error
             if "error" in message:
                 raise LocalStackError(**message["error"])
+
+    def close(self) -> None:
+        """Give up the claim, and wait for nothing."""
+        self._socket.close()
 
     def leave(self) -> None:
         """Give up the claim and wait until what nobody else needs has stopped."""

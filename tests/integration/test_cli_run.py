@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import processes_of
 from tests.support.services import open_temporary_folder
 from tests.support.waiting import wait_until
 
@@ -100,6 +101,27 @@ def test_an_interruption_cancels_the_job_and_waits_for_its_end(terminal: Termina
     assert "Cancelling the job" in err
     assert re.search(r"job [0-9a-f]{12}: cancelled", out)
     assert json.loads(terminal.run("status", "--json"))["job"]["status"] == "cancelled"
+
+
+def test_a_second_interruption_leaves_without_waiting_and_nothing_stays(terminal: Terminal) -> None:
+    stubborn = ENDLESS.replace("sleep 600", "trap true TERM; while true; do sleep 600; done")
+    process = terminal.start("run", "plan.yaml", plan=stubborn)
+    _read_until(process, "#1 One starts on")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    wait_until(lambda: "Cancelling the job" in process.stderr.readline(), "the first one is heard")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "is being cancelled: orchestrator status" in err
+    assert processes_of(terminal.folder), "nobody waited for the end of the stack"
+    wait_until(lambda: not processes_of(terminal.folder), "nothing is left")
+
+
+def test_a_repository_that_is_none_is_told_before_anything_starts(terminal: Terminal) -> None:
+    said = terminal.run("run", "plan.yaml", plan=QUICK + "repo: ./nowhere\n", code=2)
+    assert "nowhere" in said
+    assert not (terminal.folder / "state").exists()
 
 
 def test_a_killed_keeper_ends_the_command_and_the_user_hears_how_to_go_on(terminal: Terminal) -> None:

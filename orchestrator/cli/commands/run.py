@@ -38,11 +38,12 @@ def run(
     cancels the job and waits for its agents to end; a second one leaves at once.
     """
     from orchestrator.cli.connect import join, need_of_work
-    from orchestrator.cli.plans import read_plan
+    from orchestrator.cli.plans import read_plan, require_repository
     from orchestrator.settings import load_settings
 
     settings = load_settings()
     validated = read_plan(plan, settings, agent=agent, repo=repo)
+    require_repository(validated)
     slots = workers or max(settings.slots, validated.plan.max_parallel_agents)
     with join(settings, need_of_work(settings), slots=slots, show_progress=not as_json) as joined:
         code = _submit_and_attend(joined, validated, as_json=as_json, no_progress=no_progress)

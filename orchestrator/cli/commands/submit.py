@@ -27,7 +27,7 @@ def submit(
     from orchestrator.cli.attend import attend
     from orchestrator.cli.connect import join
     from orchestrator.cli.nodes import warn_if_nobody_works
-    from orchestrator.cli.plans import read_plan
+    from orchestrator.cli.plans import read_plan, require_repository
     from orchestrator.cli.render import print_json, say
     from orchestrator.dispatch.submission import submit as submit_plan
     from orchestrator.local.client import Need
@@ -35,6 +35,7 @@ def submit(
 
     settings = load_settings()
     validated = read_plan(plan, settings, agent=agent, repo=repo)
+    require_repository(validated)
     with join(settings, Need.WORKERS if wait else Need.SERVICES) as joined:
         submitted = submit_plan(joined.fleet, validated, idempotency_key=idempotency_key)
         for note in submitted.notes:
