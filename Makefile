@@ -50,7 +50,11 @@ test: $(INSTALLED_DEV) prerequisites lint types docs-check ## everything that CI
 	@mkdir -p .pytest_cache
 	@$(BIN)/pytest tests/unit -n 2 | tee .pytest_cache/unit.txt
 	@$(BIN)/pytest tests/integration tests/acceptance tests/browser | tee .pytest_cache/stack.txt
-	@tail -qn 1 .pytest_cache/unit.txt .pytest_cache/stack.txt
+	@$(BIN)/pytest tests/compose | tee .pytest_cache/compose.txt
+	@tail -qn 1 .pytest_cache/unit.txt .pytest_cache/stack.txt .pytest_cache/compose.txt
+
+test-compose: $(INSTALLED_DEV) ## build docker-compose.yml and start it for real, where a Docker engine answers or can be started
+	@$(BIN)/pytest tests/compose
 
 chaos: $(INSTALLED_DEV) prerequisites ## seeded faults over a real fleet, what failed into .chaos: make chaos SEEDS=20
 	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) --first $(FIRST) --keep-logs .chaos

@@ -194,6 +194,10 @@ class ComposeProject:
         if before and before != self._image_id():
             self.run("docker", "image", "rm", before, check=False)
 
+    def scale_workers(self, count: int) -> None:
+        """As docs/deploy.md says it: who works is left alone."""
+        self.compose("up", "--detach", "--no-recreate", "--no-deps", "--scale", f"worker={count}", "worker")
+
     def container(self, service: str) -> str:
         """The id of a service's one container."""
         (found,) = self.containers(service)
