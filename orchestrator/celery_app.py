@@ -30,6 +30,7 @@ def create_app(settings: Settings) -> Celery:
         raise ConfigurationError("No broker is configured.", recovery="Set ORCHESTRATOR_BROKER_URL to a Redis URL.")
     _refuse_other_than_redis(settings.broker_url)
     app = Celery("orchestrator", broker=settings.broker_url, backend=settings.broker_url, set_as_current=True)
+    app.loader.override_backends = dict.fromkeys(("redis", "rediss"), "orchestrator.patient_backend:PatientBackend")
     app.conf.update(_configuration(keepalive=not settings.broker_url.startswith("redis+socket")))
     return app
 
@@ -87,7 +88,7 @@ def _configuration(*, keepalive: bool) -> dict[str, Any]:
         "redis_socket_connect_timeout": SOCKET_SECONDS,
         "redis_socket_keepalive": keepalive,
         "redis_backend_health_check_interval": 10,
-        # A header that ends while Redis is away is counted when Redis is back.
+        # A header that ends while Redis is away is counted when Redis is back; see also `patient_backend`.
         "result_backend_always_retry": True,
         "result_chord_expires": CHORD_SECONDS,
         "result_expires": CHORD_SECONDS,

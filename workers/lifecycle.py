@@ -27,6 +27,7 @@ from orchestrator.recovery.reconciler import Reconciler
 from orchestrator.task_names import CONTROL_QUEUE
 from workers.agent_runner import AgentRunner
 from workers.guard import Guard, guard_against_death_only
+from workers.pool import refuse_other_pools
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[
     def set_up_logging(loglevel: int | str = logging.INFO, **_: Any) -> None:
         configure_logging(fleet().settings.log_format, loglevel or logging.INFO)
 
-    def begin(**_: Any) -> None:
+    def begin(sender: Any, **_: Any) -> None:
+        refuse_other_pools(sender.pool_cls)
         services_answer = watch_keeper(lambda: os.kill(os.getpid(), signal.SIGTERM))
         services_answer.wait()
         try:
