@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 _STANDS_STILL = text(
     """
     SELECT 'message' AS kind, CAST(NULL AS text) AS job_id, CAST(NULL AS integer) AS number
-    WHERE EXISTS (SELECT FROM outbox WHERE due_at <= clock_timestamp())
+    WHERE EXISTS (SELECT FROM outbox WHERE due_at <= clock_timestamp() - make_interval(secs => :publisher))
     UNION ALL
     SELECT 'lease', NULL, NULL
     WHERE EXISTS (SELECT FROM attempts WHERE status = 'running' AND lease_expires_at < clock_timestamp())
@@ -116,7 +116,8 @@ class Reconciler:
     def tick(self) -> list[Finding]:
         """Look once, move on what is found, and say what that was."""
         with translated(), self._fleet.engine.connect() as connection:
-            rows = connection.execute(_STANDS_STILL, {"grace": self._fleet.settings.body_grace_seconds})
+            grace = {"grace": self._fleet.settings.body_grace_seconds, "publisher": outbox.PUBLISHER_SECONDS}
+            rows = connection.execute(_STANDS_STILL, grace)
             findings = [Finding(row.kind, row.job_id or "", row.number or 0) for row in rows]
         with translated():
             for finding in findings:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from orchestrator.dispatch.dispatcher import start_job
+from orchestrator.recovery.reconciler import Reconciler
 from orchestrator.state.transitions import jobs
 from tests.support.fleet import TestFleet
 from tests.support.repositories import shell
@@ -84,3 +85,24 @@ def test_flushed_messages_come_again_and_the_chord_counts_them(fleet: TestFleet,
     fleet.start_worker()
     assert fleet.wait_for_end(job_id)["status"] == "completed"
     assert len(fleet.rows("SELECT 1 FROM attempts WHERE job_id = :id", id=job_id)) == 2
+
+
+def test_the_net_leaves_a_fresh_message_to_whoever_released_it(fleet: TestFleet) -> None:
+    """A copy would cost as much as the message; one that nobody has sent a second later is sent."""
+    job_id = fleet.submit({"title": "Fresh", "subtasks": [shell(1, "true")]})
+    start_job(fleet.client, job_id)
+    reconciler = Reconciler(fleet.client)
+
+    def due_since(interval: str) -> list[str]:
+        with fleet.client.engine.begin() as connection:
+            connection.execute(
+                text("UPDATE outbox SET due_at = clock_timestamp() - CAST(:interval AS interval)"),
+                {"interval": interval},
+            )
+        return [finding.kind for finding in reconciler.tick()]
+
+    assert due_since("0 s") == []
+    assert due_since("2 s") == ["message"]
+    (row,) = fleet.rows("SELECT publish_count FROM outbox WHERE job_id = :id AND subtask_id = 1", id=job_id)
+    assert row["publish_count"] == 2
+    reconciler.stop()
