@@ -25,7 +25,7 @@ USERS_SETTINGS = {
     "renew_seconds": 2.0,
     "reconcile_seconds": 2.0,
     "body_grace_seconds": 5.0,
-    "kill_grace_seconds": 5.0,
+    "kill_grace_seconds": 2.0,
     "retry_initial_seconds": 2.0,
     "republish_seconds": 30.0,
 }

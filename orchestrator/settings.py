@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     body_grace_seconds: float = Field(
         5.0, ge=0, description="how long the net leaves a finished group to its chord's callback"
     )
-    kill_grace_seconds: float = Field(5.0, ge=0, description="between TERM and KILL of an agent's process tree")
+    kill_grace_seconds: float = Field(2.0, ge=0, description="between TERM and KILL of an agent's process tree")
     drain_seconds: float = Field(0.0, ge=0, description="what running agents get when their worker is asked to stop")
     max_redeliveries: int = Field(5, ge=0, description="how often a subtask may lose its worker before it fails")
     retry_initial_seconds: float = Field(2.0, ge=0, description="back-off after the first failure")
