@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import queue, repository, size
+from benchmarks import queue, recovery, repository, size
 from benchmarks.stage import Result
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -25,12 +25,18 @@ MEASUREMENTS: dict[str, Sequence[Callable[[], list[Result]]]] = {
     "e": [size.memory_of_waiting_agents],
     "f": [queue.large_groups],
     "g": [size.history],
+    "h": [
+        recovery.lost_worker,
+        recovery.cancelled_job,
+        recovery.reconciler_at_rest,
+        recovery.price_of_recovery,
+    ],
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("which", nargs="*", metavar="a…g", help="the measurements to make; all of them by default")
+    parser.add_argument("which", nargs="*", metavar="a…h", help="the measurements to make; all of them by default")
     parser.add_argument("--write", action="store_true", help=f"put the results into {PAGE.name}")
     said = parser.parse_args()
     unknown = sorted(set(said.which) - set(MEASUREMENTS))
@@ -60,7 +66,7 @@ def in_words(result: Result) -> str:
 
 
 def shown(result: Result) -> str:
-    digits = 2 if result.unit in {"×", "MB"} else 0
+    digits = 2 if result.unit in {"×", "MB", "%"} else 0
     return f"{result.value:.{digits}f} {result.unit}"
 
 
