@@ -20,9 +20,9 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
+from orchestrator.access.connect import Joined, join, need_of_work
+from orchestrator.access.follow import follow
 from orchestrator.agent_names import known_agents
-from orchestrator.cli.connect import Joined, join, need_of_work
-from orchestrator.cli.follow import follow
 from orchestrator.dispatch.steering import cancel_job
 from orchestrator.dispatch.submission import submit
 from orchestrator.errors import DatabaseUnavailable, IllegalRequest

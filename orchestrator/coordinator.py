@@ -13,10 +13,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Final
 
+from orchestrator.access.connect import Joined, is_configured, join, need_of_work
+from orchestrator.access.follow import Update, follow
 from orchestrator.agent_choice import AgentFactory, ChosenAgent, choose_agent, require_program
 from orchestrator.agent_names import known_agents
-from orchestrator.cli.connect import Joined, is_configured, join, need_of_work
-from orchestrator.cli.follow import Update, follow
 from orchestrator.coordinator_log import ProgressLog
 from orchestrator.dispatch.steering import cancel_job
 from orchestrator.dispatch.submission import submit

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.cli.follow import Update
+from orchestrator.access.follow import Update
 from orchestrator.state.views import EventView, GroupView, JobView, SubtaskView
 
 log = logging.getLogger("orchestrator.coordinator")

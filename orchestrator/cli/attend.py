@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.access.follow import follow
 from orchestrator.cli import documents
-from orchestrator.cli.follow import follow
 from orchestrator.cli.interrupts import Interrupts
 from orchestrator.cli.plain import JsonView, PlainView, ProgressView
 from orchestrator.cli.render import console, print_json, say

@@ -141,8 +141,8 @@ def check_broker_server(settings: Settings, *, is_local: bool) -> Check:
 
 
 def check_fleet(settings: Settings, *, is_local: bool) -> Iterator[Check]:
-    from orchestrator.cli.nodes import look_at_fleet
-    from orchestrator.cli.render import plural
+    from orchestrator.access.nodes import look_at_fleet
+    from orchestrator.text import plural
 
     try:
         nodes = look_at_fleet(settings)

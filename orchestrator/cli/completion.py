@@ -23,11 +23,12 @@ def jobs_that_begin(incomplete: str) -> list[tuple[str, str]]:
 def _ask(beginning: str) -> list[tuple[str, str]]:
     from sqlalchemy import make_url
 
-    from orchestrator.cli.render import first_line, shortened
+    from orchestrator.cli.render import shortened
     from orchestrator.local.client import running_database
     from orchestrator.settings import load_settings
     from orchestrator.state.engine import create_engine
     from orchestrator.state.queries import jobs_beginning
+    from orchestrator.text import first_line
 
     with running_database(load_settings()) as url:
         if url is None:

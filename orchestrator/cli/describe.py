@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.cli.render import duration, first_line, in_one_line, plural, shortened
+from orchestrator.cli.render import shortened
 from orchestrator.state.views import EventView, GroupView, JobView, SubtaskView
+from orchestrator.text import duration, first_line, in_one_line, plural
 
 PATIENCE_SECONDS = 5.0
 """A released subtask is taken within milliseconds where a worker has a free place; after this long it is remarkable."""

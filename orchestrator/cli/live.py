@@ -17,10 +17,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from orchestrator.access.follow import Update
 from orchestrator.cli.describe import group_words, status_words, waits_for
-from orchestrator.cli.follow import Update
-from orchestrator.cli.render import STYLES, duration, first_line, in_one_line, plural, shortened
+from orchestrator.cli.render import STYLES, shortened
 from orchestrator.state.views import GroupView, JobView, SubtaskView
+from orchestrator.text import duration, first_line, in_one_line, plural
 
 REDRAWS_PER_SECOND: Final = 4
 SYMBOLS: Final = {"completed": "✓", "failed": "✗", "timeout": "✗", "in_progress": "●", "pending": "○"}

@@ -6,9 +6,9 @@ import sys
 from types import TracebackType
 from typing import Protocol, Self
 
+from orchestrator.access.follow import Update
 from orchestrator.cli import documents
 from orchestrator.cli.describe import event_words
-from orchestrator.cli.follow import Update
 from orchestrator.cli.render import print_json, say
 
 

@@ -1,4 +1,4 @@
-"""How values are shown: durations, times, tables for people, JSON for programs.
+"""How values are shown: tables for people, JSON for programs.
 
 What agents, plans and repositories say is printed as plain text: no markup of ours, no control sequences of theirs.
 """
@@ -6,7 +6,6 @@ What agents, plans and repositories say is printed as plain text: no markup of o
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,6 +14,8 @@ from typing import Any, Final
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
+
+from orchestrator.text import in_one_line
 
 JSON_FORMAT: Final = 1
 """The `format` field of every JSON document: it changes when a field goes or changes its meaning, not when one is added."""
@@ -33,9 +34,6 @@ STYLES: Final = {
     "skipped": "dim",
     "pending": "dim",
 }
-
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_].*?(?:\x07|\x1b\\|$)|[ -/]*[0-~])", re.DOTALL)
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -67,42 +65,6 @@ def local_time(at: datetime) -> str:
 def seconds(value: float | None) -> float | None:
     """A duration as JSON carries it: seconds, to the millisecond."""
     return None if value is None else round(value, 3)
-
-
-def duration(value: float | None) -> str:
-    """`0.4 s`, `31 s`, `1 m 12 s`, `2 h 03 m`, `3 d 04 h`; a dash for none."""
-    if value is None:
-        return "–"
-    if value < 9.95:
-        return f"{max(value, 0.0):.1f} s"
-    whole = round(value)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} m {whole % 60:02} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} m"
-    return f"{whole // 86400} d {whole % 86400 // 3600:02} h"
-
-
-def printable(text: str) -> str:
-    """The text without control sequences and control characters (tabs and line feeds stay): it can't move a cursor."""
-    return _CONTROLS.sub("", _ESCAPES.sub("", text))
-
-
-def first_line(text: str | None) -> str:
-    """The first line that says something."""
-    lines = printable(text or "").splitlines()
-    return next((line.strip() for line in lines if line.strip()), "").expandtabs(1)
-
-
-def in_one_line(text: str | None) -> str:
-    """All of it, with one space where lines ended: for errors, whose second line is often the telling one."""
-    return " ".join(printable(text or "").split())
-
-
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def counted(by_status: Mapping[str, int]) -> str:

@@ -10,13 +10,14 @@ from string import Template
 from typing import Any, Final
 
 from orchestrator.cli.describe import event_words, status_words, waits_for
-from orchestrator.cli.render import counted, duration, in_one_line, plural, printable, shortened
+from orchestrator.cli.render import counted, shortened
 from orchestrator.cli.report_figures import Totals, tokens_of, totals
 from orchestrator.cli.report_timeline import timeline, tone
 from orchestrator.cli.summary import conflict_words
 from orchestrator.redaction import redact_url
 from orchestrator.state.history import AttemptRecord, JobHistory
 from orchestrator.state.views import GroupView, JobView, SubtaskView
+from orchestrator.text import duration, in_one_line, plural, printable
 
 LONG_TABLE: Final = 40
 """A table with more rows is folded up, except that of the subtasks."""

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 
 from orchestrator.cli.describe import event_words, status_words
-from orchestrator.cli.render import counted, duration, in_one_line, plural, shortened
+from orchestrator.cli.render import counted, shortened
 from orchestrator.cli.report_figures import totals
 from orchestrator.cli.summary import conflict_words
 from orchestrator.redaction import redact_url
 from orchestrator.state.history import JobHistory
+from orchestrator.text import duration, in_one_line, plural
 
 _MEANS_SOMETHING = re.compile(r"([\\`*_{}\[\]<>&#|~!@])")
 """What Markdown or HTML would take as markup; `@` so that nobody is notified."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Final
 
-from orchestrator.cli.render import duration, in_one_line, plural, shortened
+from orchestrator.cli.render import shortened
 from orchestrator.cli.report_figures import (
     TimeScale,
     busy_spans,
@@ -20,6 +20,7 @@ from orchestrator.cli.report_figures import (
 )
 from orchestrator.state.history import AttemptRecord, JobHistory
 from orchestrator.state.views import GroupRunView, GroupView
+from orchestrator.text import duration, in_one_line, plural
 
 WIDTH: Final = 1160
 NAMES_WIDTH: Final = 150

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.cli.describe import status_words, waits_for
-from orchestrator.cli.render import STYLES, counted, duration, in_one_line, plural, print_table, shortened
+from orchestrator.cli.render import STYLES, counted, print_table, shortened
 from orchestrator.outcomes import Outcome
 from orchestrator.redaction import redact_url
 from orchestrator.state.views import GroupView, JobView, SubtaskView
+from orchestrator.text import duration, in_one_line, plural
 
 FAILURES_SHOWN: Final = 10
 TELLING_SPEED_UP: Final = 0.05

@@ -12,18 +12,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from orchestrator.cli.render import (
-    counted,
-    duration,
-    first_line,
-    in_one_line,
-    instant,
-    plural,
-    print_json,
-    print_table,
-    printable,
-    shortened,
-)
+from orchestrator.cli.render import counted, instant, print_json, print_table, shortened
+from orchestrator.text import duration, first_line, in_one_line, plural, printable
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ def cancel(job: JobArgument, as_json: JsonOption = False) -> None:
 
     Nothing new starts, running agents are stopped, and what was merged stays on the branch.
     """
-    from orchestrator.cli.connect import chosen_job, join
+    from orchestrator.access.connect import chosen_job, join
     from orchestrator.cli.render import print_json
     from orchestrator.dispatch.steering import cancel_job
     from orchestrator.local.client import Need

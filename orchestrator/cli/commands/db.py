@@ -15,7 +15,7 @@ def upgrade(as_json: JsonOption = False) -> None:
 
     Safe to repeat, and from several machines at once.
     """
-    from orchestrator.cli.connect import database_url
+    from orchestrator.access.connect import database_url
     from orchestrator.cli.render import print_json
     from orchestrator.state import migrate
 
@@ -30,7 +30,7 @@ def upgrade(as_json: JsonOption = False) -> None:
 @db.command("current")
 def current(as_json: JsonOption = False) -> None:
     """Show the database's revision, and the one that this version works with."""
-    from orchestrator.cli.connect import database
+    from orchestrator.access.connect import database
     from orchestrator.cli.render import print_json
     from orchestrator.state import migrate
 

@@ -20,8 +20,8 @@ def dispatcher(
 
     A fleet needs one; several share the work.
     """
+    from orchestrator.access.connect import require_services
     from orchestrator.cli import processes
-    from orchestrator.cli.connect import require_services
     from orchestrator.settings import load_settings
 
     require_services(load_settings(), "A dispatcher")

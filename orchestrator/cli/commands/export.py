@@ -22,8 +22,8 @@ def export(
     Plan, prompts, groups, attempts and events (docs/json.md); passwords in URLs are left out. It may still run: the
     document is of now.
     """
+    from orchestrator.access.connect import chosen_job, database
     from orchestrator.cli.archive import archive_pieces
-    from orchestrator.cli.connect import chosen_job, database
     from orchestrator.cli.files import require_place_for, write_text
     from orchestrator.cli.render import say
 

@@ -18,8 +18,8 @@ def flower(
 
     It reads FLOWER_* variables. Without FLOWER_BASIC_AUTH a password is made and printed.
     """
+    from orchestrator.access.connect import require_services
     from orchestrator.cli import processes
-    from orchestrator.cli.connect import require_services
     from orchestrator.cli.ports import require_free_port
     from orchestrator.settings import load_settings
 

@@ -21,8 +21,8 @@ def list_jobs(
     as_json: JsonOption = False,
 ) -> None:
     """Show the jobs, newest first."""
+    from orchestrator.access.connect import database
     from orchestrator.cli import documents
-    from orchestrator.cli.connect import database
     from orchestrator.cli.render import print_json
     from orchestrator.state import queries
 
@@ -35,7 +35,8 @@ def list_jobs(
 
 
 def _print(jobs: list[JobLine]) -> None:
-    from orchestrator.cli.render import STYLES, console, counted, duration, local_time, print_table
+    from orchestrator.cli.render import STYLES, console, counted, local_time, print_table
+    from orchestrator.text import duration
 
     if not jobs:
         print("No jobs. `orchestrator run PLAN` makes one.")

@@ -35,7 +35,7 @@ def logs(
 
     Subtask by subtask and attempt by attempt; what comes in while -f waits is shown as it comes.
     """
-    from orchestrator.cli.connect import chosen_job, database
+    from orchestrator.access.connect import chosen_job, database
     from orchestrator.cli.render import say
     from orchestrator.settings import load_settings
 
@@ -84,7 +84,7 @@ class _LogReader:
 
     def coming(self, grace_seconds: float) -> Iterator[_Line]:
         """What is written from now on, until the job or the subtask is final."""
-        from orchestrator.cli.follow import Problem, readings
+        from orchestrator.access.follow import Problem, readings
         from orchestrator.cli.render import say
 
         in_trouble = False
@@ -138,7 +138,7 @@ class _Printer:
         if self.as_json:
             self._show_json(line)
             return
-        from orchestrator.cli.render import printable
+        from orchestrator.text import printable
 
         text = "… lines were cut here …" if line.said is None else printable(line.said.text)
         print(f"{self._prefix(line)}{text}", flush=True)

@@ -11,12 +11,13 @@ def pause(job: JobArgument, as_json: JsonOption = False) -> None:
     Running agents work to their end, and a group that is complete is merged; nothing else starts until `resume`. The
     job's deadline goes on counting. A job that is paused already stays so.
     """
-    from orchestrator.cli.connect import chosen_job, join
-    from orchestrator.cli.render import plural, print_json
+    from orchestrator.access.connect import chosen_job, join
+    from orchestrator.cli.render import print_json
     from orchestrator.dispatch.steering import pause_job
     from orchestrator.local.client import Need
     from orchestrator.settings import load_settings
     from orchestrator.state.queries import job_view
+    from orchestrator.text import plural
 
     with join(load_settings(), Need.SERVICES) as joined:
         engine = joined.fleet.engine

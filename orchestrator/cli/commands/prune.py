@@ -38,7 +38,7 @@ def prune(
     branches and changes that were never merged stay. Exit code 3 if a job was left because its repository can't be
     reached or refuses.
     """
-    from orchestrator.cli.connect import database
+    from orchestrator.access.connect import database
     from orchestrator.cli.render import print_json
     from orchestrator.recovery.pruner import PruneRules, old_jobs, prune_jobs, prune_machine
     from orchestrator.settings import load_settings
@@ -85,7 +85,8 @@ def _document(pruned: PrunedJob) -> dict[str, Any]:
 
 
 def _print(pruned: Sequence[PrunedJob], caches: Sequence[str], workspaces: Sequence[str], *, dry_run: bool) -> None:
-    from orchestrator.cli.render import console, in_one_line, local_time, plural, print_table
+    from orchestrator.cli.render import console, local_time, print_table
+    from orchestrator.text import in_one_line, plural
 
     gone = [one for one in pruned if one.is_gone]
     kept = sum(len(one.cleared.kept) for one in gone)

@@ -27,8 +27,8 @@ def report(
 
     Totals, groups, every attempt with its worker, conflicts and failures. It may still run: the report is of now.
     """
+    from orchestrator.access.connect import chosen_job, database
     from orchestrator.cli import documents
-    from orchestrator.cli.connect import chosen_job, database
     from orchestrator.cli.files import require_place_for, write_text
     from orchestrator.cli.render import print_json, say
     from orchestrator.errors import IllegalRequest
@@ -58,8 +58,9 @@ def report(
 def _print(history: JobHistory) -> None:
     from rich.text import Text
 
-    from orchestrator.cli.render import console, first_line, print_line
+    from orchestrator.cli.render import console, print_line
     from orchestrator.cli.summary import print_summary
+    from orchestrator.text import first_line
 
     to = console()
     print_line(to, Text.assemble((history.job.id, "bold"), f"  {first_line(history.job.title)}"))
@@ -70,7 +71,8 @@ def _print(history: JobHistory) -> None:
 
 
 def _print_attempts(to: Console, history: JobHistory) -> None:
-    from orchestrator.cli.render import duration, print_table
+    from orchestrator.cli.render import print_table
+    from orchestrator.text import duration
 
     rows = [
         (
@@ -91,8 +93,9 @@ def _print_attempts(to: Console, history: JobHistory) -> None:
 
 
 def _print_totals(to: Console, history: JobHistory) -> None:
-    from orchestrator.cli.render import duration, plural, print_line
+    from orchestrator.cli.render import print_line
     from orchestrator.cli.report_figures import totals
+    from orchestrator.text import duration, plural
 
     sums = totals(history)
     to.print()

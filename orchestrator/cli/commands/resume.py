@@ -10,8 +10,8 @@ def resume(job: JobArgument, as_json: JsonOption = False) -> None:
 
     A job that is not paused stays as it is.
     """
-    from orchestrator.cli.connect import chosen_job, join
-    from orchestrator.cli.nodes import warn_if_nobody_works
+    from orchestrator.access.connect import chosen_job, join
+    from orchestrator.cli.nobody_works import warn_if_nobody_works
     from orchestrator.cli.render import print_json
     from orchestrator.dispatch.steering import resume_job
     from orchestrator.local.client import Need

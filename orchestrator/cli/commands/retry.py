@@ -9,7 +9,7 @@ import typer
 from orchestrator.cli.options import JobArgument, JsonOption, NoProgressOption
 
 if TYPE_CHECKING:
-    from orchestrator.cli.connect import Joined
+    from orchestrator.access.connect import Joined
 
 
 def retry(
@@ -24,7 +24,7 @@ def retry(
 
     Failed, timed-out, cancelled and skipped subtasks of a job that has ended; completed ones never run twice.
     """
-    from orchestrator.cli.connect import chosen_job, join
+    from orchestrator.access.connect import chosen_job, join
     from orchestrator.local.client import Need
     from orchestrator.settings import load_settings
 
@@ -37,10 +37,11 @@ def retry(
 
 def _retry(joined: Joined, job_id: str, *, wait: bool, as_json: bool, no_progress: bool) -> int:
     from orchestrator.cli.attend import attend
-    from orchestrator.cli.nodes import warn_if_nobody_works
-    from orchestrator.cli.render import plural, print_json
+    from orchestrator.cli.nobody_works import warn_if_nobody_works
+    from orchestrator.cli.render import print_json
     from orchestrator.dispatch.steering import retry_job
     from orchestrator.state.queries import newest_event
+    from orchestrator.text import plural
 
     fleet = joined.fleet
     with fleet.engine.connect() as connection:

@@ -9,7 +9,7 @@ import typer
 from orchestrator.cli.options import JsonOption, NoProgressOption, PlanArgument
 
 if TYPE_CHECKING:
-    from orchestrator.cli.connect import Joined
+    from orchestrator.access.connect import Joined
     from orchestrator.plan.model import ValidatedPlan
 
 
@@ -37,15 +37,16 @@ def run(
     What is not configured is started for as long as it is needed: database, broker, dispatcher and a worker. Ctrl-C
     cancels the job and waits for its agents to end; a second one leaves at once.
     """
-    from orchestrator.cli.connect import join, need_of_work
+    from orchestrator.access.connect import join, need_of_work
     from orchestrator.cli.plans import read_plan, require_repository
+    from orchestrator.cli.render import say
     from orchestrator.settings import load_settings
 
     settings = load_settings()
     validated = read_plan(plan, settings, agent=agent, repo=repo)
     require_repository(validated)
     slots = workers or max(settings.slots, validated.plan.max_parallel_agents)
-    with join(settings, need_of_work(settings), slots=slots, show_progress=not as_json) as joined:
+    with join(settings, need_of_work(settings), slots=slots, on_progress=None if as_json else say) as joined:
         code = _submit_and_attend(joined, validated, as_json=as_json, no_progress=no_progress)
     raise typer.Exit(code)
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 def status(job: NewestJobArgument = None, as_json: JsonOption = False) -> None:
     """Show one job, and what waits for what."""
+    from orchestrator.access.connect import chosen_job, database
     from orchestrator.cli import documents
-    from orchestrator.cli.connect import chosen_job, database
     from orchestrator.cli.render import print_json
     from orchestrator.state.queries import job_view
 
@@ -29,9 +29,10 @@ def _print(job: JobView) -> None:
     from rich.text import Text
 
     from orchestrator.cli.describe import places_taken, status_words
-    from orchestrator.cli.render import STYLES, console, duration, first_line, in_one_line, local_time, print_line
+    from orchestrator.cli.render import STYLES, console, local_time, print_line
     from orchestrator.cli.summary import next_lines, print_groups, print_subtasks
     from orchestrator.redaction import redact_url
+    from orchestrator.text import duration, first_line, in_one_line
 
     to = console()
     print_line(to, Text.assemble((job.id, "bold"), f"  {first_line(job.title)}"))

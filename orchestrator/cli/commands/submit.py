@@ -24,9 +24,9 @@ def submit(
     no_progress: NoProgressOption = False,
 ) -> None:
     """Put a plan into the queue and print the job's id."""
+    from orchestrator.access.connect import join
     from orchestrator.cli.attend import attend
-    from orchestrator.cli.connect import join
-    from orchestrator.cli.nodes import warn_if_nobody_works
+    from orchestrator.cli.nobody_works import warn_if_nobody_works
     from orchestrator.cli.plans import read_plan, require_repository
     from orchestrator.cli.render import print_json, say
     from orchestrator.dispatch.submission import submit as submit_plan

@@ -76,7 +76,8 @@ def _print_json(validated: ValidatedPlan) -> None:
 
 
 def _print(validated: ValidatedPlan) -> None:
-    from orchestrator.cli.render import console, plural, print_table
+    from orchestrator.cli.render import console, print_table
+    from orchestrator.text import plural
 
     plan = validated.plan
     total = sum(len(group.subtasks) for group in validated.groups)

@@ -12,8 +12,8 @@ def watch(job: NewestJobArgument = None, as_json: JsonOption = False, no_progres
 
     Ctrl-C leaves it running. The exit code is the job's: 0 completed, 1 failed, 130 cancelled.
     """
+    from orchestrator.access.connect import chosen_job, database
     from orchestrator.cli.attend import attend
-    from orchestrator.cli.connect import chosen_job, database
     from orchestrator.settings import load_settings
 
     grace_seconds = load_settings().unreachable_grace_seconds

@@ -27,8 +27,8 @@ def worker(
 
     TERM ends it in order: what its agents had in hand goes back to the queue.
     """
+    from orchestrator.access.connect import require_services
     from orchestrator.cli import processes
-    from orchestrator.cli.connect import require_services
     from orchestrator.settings import load_settings
 
     settings = load_settings(slots=slots, capabilities=capability)

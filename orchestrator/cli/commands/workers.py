@@ -17,7 +17,7 @@ def workers(
     as_json: JsonOption = False,
 ) -> None:
     """Show who answers, and how busy they are."""
-    from orchestrator.cli.nodes import look_at_fleet
+    from orchestrator.access.nodes import look_at_fleet
     from orchestrator.cli.render import console, print_json, print_table
     from orchestrator.errors import ServiceUnavailable
     from orchestrator.local.client import Need, local_stack

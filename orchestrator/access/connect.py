@@ -1,4 +1,4 @@
-"""How a command reaches the services: what is configured is used, what is not is started for as long as it needs."""
+"""How a caller reaches the services: what is configured is used, what is not is started for as long as it needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.render import say
 from orchestrator.errors import ConfigurationError
 from orchestrator.import_ahead import import_ahead
 
@@ -57,16 +56,19 @@ def database() -> Iterator[Engine]:
 
 
 @contextmanager
-def join(settings: Settings, need: Need, *, slots: int | None = None, show_progress: bool = False) -> Iterator[Joined]:
+def join(
+    settings: Settings, need: Need, *, slots: int | None = None, on_progress: Callable[[str], None] | None = None
+) -> Iterator[Joined]:
     """Database and broker, for commands that submit or steer; with `Need.WORKERS` a dispatcher and a worker too.
 
-    `slots` is how many agents there is room for at least, where workers are started here. Raises `ServiceUnavailable`.
+    `slots` is how many agents there is room for at least, where workers are started here. `on_progress` hears in a few
+    words what is being waited for. Raises `ServiceUnavailable`.
     """
     from orchestrator.local.client import local_stack
 
     # Celery and SQLAlchemy take as long to import as the services take to start.
     threading.Thread(target=_import_what_joining_needs, name="import-ahead").start()
-    with local_stack(settings, need=need, slots=slots, on_progress=say if show_progress else None) as stack:
+    with local_stack(settings, need=need, slots=slots, on_progress=on_progress) as stack:
         from orchestrator.dispatch.fleet import join_fleet
         from orchestrator.state.engine import translated
 
@@ -81,7 +83,7 @@ def join(settings: Settings, need: Need, *, slots: int | None = None, show_progr
 def _import_what_joining_needs() -> None:
     # What is wrong with a module is said where it is imported again.
     with suppress(Exception):
-        import_ahead("orchestrator.dispatch.submission", "orchestrator.cli.attend")
+        import_ahead("orchestrator.dispatch.submission", "orchestrator.access.follow")
 
 
 def is_configured(settings: Settings) -> bool:
@@ -92,7 +94,7 @@ def is_configured(settings: Settings) -> bool:
 def need_of_work(settings: Settings) -> Need:
     """What is needed to get agents to work: a fleet that is configured and answers is used as it is; else a dispatcher
     and a worker are started here."""
-    from orchestrator.cli.nodes import look_at_fleet
+    from orchestrator.access.nodes import look_at_fleet
     from orchestrator.local.client import Need
 
     if settings.broker_url is None:

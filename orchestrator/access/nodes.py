@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.cli.render import say
 from orchestrator.errors import BrokerUnavailable
 from orchestrator.redaction import redact_url
 from orchestrator.task_names import AGENTS_QUEUE, CONTROL_QUEUE
@@ -14,7 +13,6 @@ from orchestrator.task_names import AGENTS_QUEUE, CONTROL_QUEUE
 if TYPE_CHECKING:
     from celery import Celery
 
-    from orchestrator.dispatch.fleet import Fleet
     from orchestrator.settings import Settings
 
 ANSWER_SECONDS: Final = 1.0
@@ -56,32 +54,11 @@ def look_at_fleet(settings: Settings, names: Sequence[str] = ()) -> list[Node]:
     from orchestrator.celery_app import check_broker, create_app
 
     check_broker(settings)
-    return _nodes(create_app(settings), settings.broker_url or "", sorted(set(names)))
+    return nodes_of(create_app(settings), settings.broker_url or "", sorted(set(names)))
 
 
-def warn_if_nobody_works(fleet: Fleet, job_id: str) -> None:
-    """Say on stderr that a job waits for processes that are not there."""
-    try:
-        nodes = _nodes(fleet.app, fleet.settings.broker_url or "")
-    except BrokerUnavailable as error:
-        say(f"warning: {error.message} The job is stored and starts when the broker is back.")
-        return
-    missing = [
-        name
-        for name, present in (
-            ("dispatcher", any(node.is_dispatcher for node in nodes)),
-            ("worker", any(node.is_worker for node in nodes)),
-        )
-        if not present
-    ]
-    if missing:
-        say(
-            f"warning: no {' and no '.join(missing)} answers. Job {job_id} goes on when there is one: "
-            "`orchestrator up` on this machine, or the processes of your fleet."
-        )
-
-
-def _nodes(app: Celery, broker_url: str, names: Sequence[str] = ()) -> list[Node]:
+def nodes_of(app: Celery, broker_url: str, names: Sequence[str] = ()) -> list[Node]:
+    """The same, asked through an application that is there already."""
     from kombu.exceptions import OperationalError
     from redis.exceptions import RedisError
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, insert
 
-from orchestrator.cli.follow import Update, follow
+from orchestrator.access.follow import Update, follow
 from orchestrator.errors import DatabaseUnavailable
 from orchestrator.state import tables
 from orchestrator.state.engine import create_engine

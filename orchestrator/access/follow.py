@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from sqlalchemy import text
 
-from orchestrator.cli.render import duration, first_line
 from orchestrator.errors import DatabaseUnavailable
 from orchestrator.state.engine import translated
 from orchestrator.state.queries import events_after, job_view, latest_chunks
 from orchestrator.state.views import EventView, JobView
+from orchestrator.text import duration, first_line
 
 if TYPE_CHECKING:
     import psycopg
