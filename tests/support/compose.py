@@ -29,6 +29,10 @@ PARTS: Final = (
 )
 """What a user needs of the project to build and start the fleet."""
 PULL_SECONDS: Final = 180
+SLOTS: Final = 2
+"""Of each worker."""
+NOT_INHERITED: Final = ("ORCHESTRATOR_", "COMPOSE_", "REDIS_", "POSTGRES_", "FLOWER_")
+"""What the user's shell says about a fleet of his own; docker-compose believes it before it believes .env."""
 
 
 class Unavailable(Exception):  # noqa: N818 - a word for a skip, not an error
@@ -120,12 +124,12 @@ class ComposeProject:
 
     @property
     def variables(self) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
         return inherited | dict(self.images) | {
             "COMPOSE_PROJECT_NAME": self.name,
             "ORCHESTRATOR_IMAGE": self.image,
             "ORCHESTRATOR_UID": str(self.uid),
-            "ORCHESTRATOR_SLOTS": "2",
+            "ORCHESTRATOR_SLOTS": str(SLOTS),
             "REPOSITORIES": str(self.repositories),
         }  # fmt: skip
 
