@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections import Counter
@@ -20,6 +21,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed; a failing one can be repeated by itself")
     parser.add_argument("--keep-logs", type=Path, metavar="FOLDER", help="what the processes of failed runs have said")
     options = parser.parse_args()
+    # So that a run that is stopped takes its servers and processes with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     impossible = {name: why for name, fault in FAULTS.items() if (why := fault.why_not()) is not None}
     for name, why in impossible.items():
         print(f"without {name}: {why}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from contextlib import suppress
@@ -88,11 +89,32 @@ def _kill_one_agent(world: World) -> bool:
     return False
 
 
+_SLEEP = """
+import time
+
+_sleep = time.sleep
+
+
+def sleep(seconds):
+    try:
+        _sleep(seconds)
+    except OSError:  # libfaketime refuses to wait for an instant that has just passed
+        pass
+
+
+time.sleep = sleep
+"""
+
+
 def _set_a_clock(world: World) -> None:
+    mended = world.fleet.folder / "mended"
+    mended.mkdir(exist_ok=True)
+    (mended / "sitecustomize.py").write_text(_SLEEP)
     world.circumstances[world.rng.choice((*DISPATCHERS, *WORKERS))].environment |= {
         "LD_PRELOAD": str(FAKETIME),
         "FAKETIME": world.rng.choice(["+1h", "-1h"]),
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(mended), os.environ.get("PYTHONPATH")])),
     }
 
 
