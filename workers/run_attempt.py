@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -34,7 +35,7 @@ from workers.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-PUSH_RETRY_SECONDS: Final = 2.0
+REMOTE_RETRY_SECONDS: Final = 2.0
 
 
 def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, chord_id: str | None, worker: str) -> bool:
@@ -119,16 +120,11 @@ def _work(runner: AgentRunner, claim: Claim, stop: StopSignal) -> AttemptEnd:
         agent = AgentRegistry.get(claim.agent, runner.settings)()
         if isinstance(agent, InProcessAgent) and subtask.check is None and not subtask.expect_changes:
             return _run_here(claim, subtask, agent, stop)
-        with (
-            runner.workspaces.prepare(
-                job_id=claim.job_id,
-                subtask_id=claim.subtask_id,
-                attempt_number=claim.number,
-                repo=claim.repo,
-                base_commit=claim.base_commit,
-            ) as workspace,
-            runner.oversight.watch(claim.attempt_id, subtask.limits, workspace.folder, stop) as watch,
-        ):
+        with ExitStack() as resources:
+            workspace = _prepare(runner, claim, stop, resources)
+            watch = resources.enter_context(
+                runner.oversight.watch(claim.attempt_id, subtask.limits, workspace.folder, stop)
+            )
             return _run_in(Attempt(runner, claim, subtask, agent, workspace, stop, watch))
     except ConfigurationError as error:
         return AttemptEnd(Outcome.AGENT_MISSING, error=str(error))
@@ -141,6 +137,29 @@ def _work(runner: AgentRunner, claim: Claim, stop: StopSignal) -> AttemptEnd:
     except Exception as error:
         log.exception("An attempt met a surprise.", extra={"event": "attempt.surprise", "subtask_id": claim.subtask_id})
         return AttemptEnd(Outcome.FAILED, error=f"The worker met a surprise: {type(error).__name__}: {error}")
+
+
+def _prepare(runner: AgentRunner, claim: Claim, stop: StopSignal, resources: ExitStack) -> Workspace:
+    """The attempt's workspace. A remote that is away is waited for, as finished work waits for it: no agent has begun, and
+    its absence is nobody's failure."""
+    deadline = time.monotonic() + runner.settings.unreachable_grace_seconds
+    while True:
+        try:
+            return resources.enter_context(
+                runner.workspaces.prepare(
+                    job_id=claim.job_id,
+                    subtask_id=claim.subtask_id,
+                    attempt_number=claim.number,
+                    repo=claim.repo,
+                    base_commit=claim.base_commit,
+                )
+            )
+        except GitError as error:
+            if time.monotonic() >= deadline or stop.reason or claim.deadline_passed:
+                raise
+            log.warning("The remote is away, the attempt waits: %s", error, extra={"event": "workspace.remote_away"})
+            runner.logs.add(claim.attempt_id, claim.job_id, claim.subtask_id, "note", f"{error} Trying again.")
+            time.sleep(REMOTE_RETRY_SECONDS)
 
 
 def _run_here(
@@ -275,7 +294,7 @@ def _push(attempt: Attempt, commit: str, ref: str) -> Refusal | None:
                 raise
             log.warning("The remote is away, finished work waits: %s", error, extra={"event": "push.remote_away"})
             attempt.log_line("note", f"{error} Trying again.")
-            time.sleep(PUSH_RETRY_SECONDS)
+            time.sleep(REMOTE_RETRY_SECONDS)
 
 
 def _with_what_could_be_pushed(attempt: Attempt, end: AttemptEnd, commit: str, ref: str) -> AttemptEnd:

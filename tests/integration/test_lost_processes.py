@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.dispatch.steering import cancel_job
+from orchestrator.state.log_chunks import decode_chunk
 from tests.support.fleet import TestFleet
 from tests.support.repositories import git, new_repository, shell
 from tests.support.services import PostgresService, RedisService
@@ -114,3 +116,38 @@ def test_finished_work_waits_for_the_database_and_is_recorded_once(
     assert fleet.wait_for_end(job_id)["status"] == "completed"
     assert diary.read_text() == "ran\n"
     assert len(fleet.rows("SELECT 1 FROM attempts WHERE job_id = :id", id=job_id)) == 1
+
+
+def test_an_attempt_waits_for_a_remote_that_is_away_when_it_begins(
+    fleet: TestFleet, repository: Path, tmp_path: Path
+) -> None:
+    """It is nobody's failure: with no retry to spend, the job completes when the remote is back."""
+    fleet.start_dispatcher()
+    job_id = fleet.submit(
+        {"title": "Away", "repo": str(repository), "max_retries": 0, "subtasks": [shell(1, "echo one > one")]}
+    )
+    hidden = repository.rename(tmp_path / "hidden")
+    fleet.start_worker()
+    wait_until(lambda: "Trying again" in _log_of(fleet, job_id), "the attempt has met the absence", timeout_seconds=60)
+    hidden.rename(repository)
+    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    (attempt,) = fleet.rows("SELECT status FROM attempts WHERE job_id = :id", id=job_id)
+    assert attempt["status"] == "completed"
+
+
+def test_an_attempt_that_waits_for_its_remote_hears_of_a_cancellation(
+    fleet: TestFleet, repository: Path, tmp_path: Path
+) -> None:
+    fleet.start_dispatcher()
+    job_id = fleet.submit({"title": "Away", "repo": str(repository), "subtasks": [shell(1, "echo one > one")]})
+    repository.rename(tmp_path / "hidden")
+    fleet.start_worker()
+    wait_until(lambda: "Trying again" in _log_of(fleet, job_id), "the attempt has met the absence", timeout_seconds=60)
+    cancel_job(fleet.client, job_id)
+    assert fleet.wait_for_end(job_id)["status"] == "cancelled"
+    assert fleet.subtasks(job_id)[1]["status"] == "cancelled"
+
+
+def _log_of(fleet: TestFleet, job_id: str) -> str:
+    chunks = fleet.rows("SELECT content FROM log_chunks WHERE job_id = :id ORDER BY sequence", id=job_id)
+    return "\n".join(line.text for chunk in chunks for line in decode_chunk(chunk["content"]))
