@@ -198,18 +198,32 @@ def _fetch(path: Path, repo: str, commits: Sequence[str]) -> None:
 
 
 @contextmanager
-def claimed_folder(root: Path, label: str) -> Iterator[Path]:
-    """A new folder `<root>/<label>-<random>`, removed at the end whatever happened and whatever is in it."""
+def claimed_folder(
+    root: Path, label: str, *, later: Callable[[Callable[[], None]], None] | None = None
+) -> Iterator[Path]:
+    """A new folder `<root>/<label>-<random>`, removed at the end whatever happened and whatever is in it.
+
+    `later` is given the removal to do; the folder stays claimed until that is done. None: at once.
+    """
     folder = root / f"{label}-{secrets.token_hex(4)}"
     lock = folder.with_name(f"{folder.name}.lock")
-    with ExitStack() as claim:
-        with _locked(root / CLAIMS):  # a sweep must not see the lock's file before it is locked
-            claim.enter_context(_locked(lock))
-        try:
-            folder.mkdir()
-            yield folder
-        finally:
+    claim = ExitStack()
+    with _locked(root / CLAIMS):  # a sweep must not see the lock's file before it is locked
+        claim.enter_context(_locked(lock))
+
+    def remove() -> None:
+        with claim:
             _give_up(folder, lock)
+
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        (later or _at_once)(remove)
+
+
+def _at_once(remove: Callable[[], None]) -> None:
+    remove()
 
 
 def sweep_folders(root: Path, live: Callable[[str], bool] | None = None) -> list[str]:

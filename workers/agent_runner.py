@@ -16,6 +16,7 @@ from workers.lease_keeper import LeaseKeeper
 from workers.log_stream import LogBatch, LogStream
 from workers.oversight import Oversight
 from workers.recording import Recorder
+from workers.removal import Removal
 from workers.workspace import Workspaces
 
 
@@ -33,7 +34,8 @@ class AgentRunner:
             unreachable_grace_seconds=settings.unreachable_grace_seconds,
         )
         self.oversight = Oversight(settings, self.keeper)
-        self.workspaces = Workspaces(settings.workspaces_dir, fleet.repositories)
+        self._removal = Removal(max(settings.slots, 1))
+        self.workspaces = Workspaces(settings.workspaces_dir, fleet.repositories, later=self._removal.later)
         self.logs = LogStream(self._write_logs, max_bytes_per_attempt=settings.max_log_bytes)
         self.recorder = Recorder(fleet)
         self._claim = Together(self._claim_all, shared=(DatabaseUnavailable,))
@@ -48,6 +50,7 @@ class AgentRunner:
         self.oversight.end()
         self.keeper.close()
         self.logs.stop()
+        self._removal.close()
 
     def claim(self, worker: str, job_id: str, subtask_id: int, chord_id: str | None) -> Claim | None:
         """Take a lease for an attempt at the subtask, together with others that come at the same moment."""

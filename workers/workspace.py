@@ -34,11 +34,17 @@ GITLINK: Final = b"160000"
 
 
 class Workspaces:
-    """Makes and removes the workspaces of this machine under `root`. Threads and processes may share it."""
+    """Makes and removes the workspaces of this machine under `root`. Threads and processes may share it.
 
-    def __init__(self, root: Path, cache: RepositoryCache) -> None:
+    `later` does the removals; None: at once.
+    """
+
+    def __init__(
+        self, root: Path, cache: RepositoryCache, *, later: Callable[[Callable[[], None]], None] | None = None
+    ) -> None:
         self.root = root
         self.cache = cache
+        self._later = later
 
     @contextmanager
     def prepare(
@@ -48,7 +54,7 @@ class Workspaces:
 
         Raises `GitError` or `RepositoryError` when the repository can't be read or does not have the base commit.
         """
-        with claimed_folder(self.root, f"{job_id}-{subtask_id}-{attempt_number}") as folder:
+        with claimed_folder(self.root, f"{job_id}-{subtask_id}-{attempt_number}", later=self._later) as folder:
             (folder / "private").mkdir(mode=0o700)
             if repo is None or base_commit is None:
                 (folder / "checkout").mkdir()

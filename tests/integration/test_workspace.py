@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from orchestrator.git import GitResult, attempt_ref, run_git
 from orchestrator.repository_cache import RepositoryCache
 from tests.support.git_checkout import Repository
 from tests.support.repositories import git, refuse_pushes
+from tests.support.waiting import wait_until
+from workers.removal import Removal
 from workers.workspace import Workspace, Workspaces
 
 BASE_FILES: dict[str, str | bytes | None] = {
@@ -401,6 +405,39 @@ def test_it_is_removed_also_after_a_failure(workspaces: Workspaces, repository: 
         work()
     assert [path.name for path in workspaces.root.iterdir()] == ["claims.lock"]
     assert workspaces.sweep() == []
+
+
+def test_it_is_removed_later_and_claimed_until_then(tmp_path: Path, repository: Repository) -> None:
+    removals: list[Callable[[], None]] = []
+    workspaces = Workspaces(tmp_path / "workspaces", RepositoryCache(tmp_path / "caches"), later=removals.append)
+    with prepared(workspaces, repository) as (workspace, _):
+        pass
+    assert workspace.path.is_dir()
+    assert workspaces.sweep() == []
+    (remove,) = removals
+    remove()
+    assert [path.name for path in workspaces.root.iterdir()] == ["claims.lock"]
+
+
+def test_removals_are_bounded_and_all_done_at_the_end() -> None:
+    removal, gate, removed = Removal(2), threading.Event(), list[int]()
+
+    def remove(number: int) -> None:
+        assert gate.wait(30)
+        removed.append(number)
+
+    def bring_three() -> None:
+        for number in range(3):
+            removal.later(partial(remove, number))
+
+    bringer = threading.Thread(target=bring_three)
+    bringer.start()
+    wait_until(lambda: removal._places._value == 0, "two wait")  # type: ignore[attr-defined]
+    assert bringer.is_alive()
+    gate.set()
+    bringer.join(30)
+    removal.close()
+    assert removed == [0, 1, 2]
 
 
 def test_a_password_in_the_url_is_not_given_to_the_agent(tmp_path: Path) -> None:
