@@ -142,7 +142,10 @@ def _initialise(folder: Path, git_dir: Path, format_: str, *, bare: bool) -> Non
 
 def refs_for_agents(cache: Path) -> bytes:
     """The remote's branches and the tags, in the form of `packed-refs`: as they were at the last fetch."""
-    lines = (cache / "packed-refs").read_bytes().splitlines(keepends=True)
+    try:
+        lines = (cache / "packed-refs").read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:  # a repository without any
+        return b""
     return b"".join(line for line in lines if AGENTS_REFS.match(line))
 
 

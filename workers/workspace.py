@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 from orchestrator.git import IDENTITY, GitResult, run_git
 from orchestrator.push import Refusal, push
 from orchestrator.repository_cache import RepositoryCache, borrow, claimed_folder, refs_for_agents, sweep_folders
+from workers.checkout_files import is_linked_worktree, is_own_file, looks_the_same, read_plain_file
 
 log = logging.getLogger(__name__)
 
@@ -181,14 +182,10 @@ class Workspace:
 
     def _agents_branch_stands_at(self, commit: str) -> bool:
         """What git would say as well, where nothing is unusual; without asking it."""
-        git_dir = os.fsencode(self.path / ".git")
-        try:
-            kind, _, ref = Path(os.fsdecode(git_dir + b"/HEAD")).read_bytes().strip().partition(b" ")
-            if kind != b"ref:" or not ref.startswith(b"refs/heads/"):
-                return False
-            return Path(os.fsdecode(git_dir + b"/" + ref)).read_bytes().strip() == commit.encode()
-        except (OSError, ValueError):
+        kind, _, ref = read_plain_file(self.path / ".git" / "HEAD").strip().partition(b" ")
+        if kind != b"ref:" or not ref.startswith(b"refs/heads/"):
             return False
+        return read_plain_file(self.path / ".git" / os.fsdecode(ref)).strip() == commit.encode()
 
     def _changes(self, tree: str) -> list[Change]:
         assert self.base_commit is not None
@@ -203,15 +200,14 @@ class Workspace:
         """Write the checkout's files as a tree. The index keeps what was known of unchanged files, so only changes are read."""
         exclude = self._record / "info" / "exclude"
         exclude.parent.mkdir(exist_ok=True)
-        with suppress(OSError):
-            shutil.copyfile(self.path / ".git" / "info" / "exclude", exclude)
+        exclude.write_bytes(read_plain_file(self.path / ".git" / "info" / "exclude"))
         return self._tree_of_plain_checkout(head) or self._tree_of_any_checkout(head)
 
     def _tree_of_plain_checkout(self, head: str) -> str | None:
         """The tree of a checkout in which the agent has used no git and made no repository, as most do; else None, and
         the index is as it was."""
         index, agents_index = self._record / "index", self.path / ".git" / "index"
-        if head != self.base_commit or self._submodules() or not _looks_the_same(index, agents_index):
+        if head != self.base_commit or self._submodules() or not looks_the_same(index, agents_index):
             return None
         before = self._record / "index-before"
         shutil.copy2(index, before)
@@ -227,6 +223,7 @@ class Workspace:
         submodules = self._submodules()
         if head != self.base_commit:
             self._git("read-tree", "-m", "-i", head)
+            # Nested repositories, committed as pointers; what is a submodule is then added as one again.
             embedded = b"".join(change.path + b"\0" for change in self._changes(head) if change.is_new_gitlink)
             self._git("update-index", "-z", "--force-remove", "--stdin", stdin=embedded)
         untracked = _split(self._git("ls-files", "-z", "--others", "--exclude-standard").stdout)
@@ -259,7 +256,7 @@ class Workspace:
         """
         for folder in folders:
             place = Path(os.fsdecode(os.fsencode(self.path) + b"/" + folder))
-            if _is_linked_worktree(place):
+            if is_linked_worktree(place):
                 log.warning(
                     "The agent left a linked worktree in its checkout; its files are not taken.",
                     extra={"event": "workspace.worktree_ignored", "folder": str(place)},
@@ -278,7 +275,7 @@ class Workspace:
     def _added_though_ignored(self) -> list[bytes]:
         """Files that the agent has added by force: ignored, yet in its index."""
         listing = self._ask_agents_repository("ls-files", "-z", "--cached", "--ignored", "--exclude-standard").stdout
-        return [path for path in _split(listing) if _is_own_file(os.fsencode(self.path), path)]
+        return [path for path in _split(listing) if is_own_file(os.fsencode(self.path), path)]
 
     def _hidden_by_sparse_checkout(self) -> bytes:
         """Index entries of files that the agent's sparse checkout has put away: absent, and not deleted."""
@@ -314,27 +311,6 @@ def _configure(git_dir: Path, repo: str) -> None:
 def _change(modes: bytes, path: bytes) -> Change:
     old_mode, new_mode = modes.lstrip(b":").split()[:2]
     return Change(path, old_mode, new_mode)
-
-
-def _looks_the_same(one: Path, other: Path) -> bool:
-    """Whether nobody has written either file since one was copied from the other with its time stamp."""
-    try:
-        first, second = one.stat(), other.stat()
-    except OSError:
-        return False
-    return (first.st_size, first.st_mtime_ns) == (second.st_size, second.st_mtime_ns)
-
-
-def _is_linked_worktree(folder: Path) -> bool:
-    marker = folder / ".git"
-    return marker.is_file() and re.match(rb"gitdir: .*/worktrees/[^/]+\s*$", marker.read_bytes()[:4096]) is not None
-
-
-def _is_own_file(root: bytes, path: bytes) -> bool:
-    """Whether a path names a file or a link in the checkout itself, not one behind a link to a folder."""
-    full = os.path.join(root, path)  # noqa: PTH118 - names of any bytes
-    parent = os.path.dirname(full)  # noqa: PTH120
-    return os.path.realpath(parent) == parent and (os.path.isfile(full) or os.path.islink(full))  # noqa: PTH113, PTH114
 
 
 def _split(listing: bytes) -> list[bytes]:

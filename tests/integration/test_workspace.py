@@ -20,6 +20,7 @@ from orchestrator.repository_cache import RepositoryCache
 from tests.support.git_checkout import Repository
 from tests.support.repositories import git, refuse_pushes
 from tests.support.waiting import wait_until
+from workers.checkout_files import read_plain_file
 from workers.removal import Removal
 from workers.workspace import Workspace, Workspaces
 
@@ -270,6 +271,24 @@ def test_whatever_state_the_agent_leaves(workspaces: Workspaces, repository: Rep
         commit = finish(workspace, repository)
     assert {name: repository.content(commit, name) for name in repository.files(commit)} == on_disk
     assert on_disk["changed"] == "new"
+
+
+@pytest.mark.parametrize("name", ["HEAD", "refs/heads/subtask-1", "info/exclude"])
+@pytest.mark.parametrize("trap", ["pipe", "device", "folder"])
+def test_no_trap_in_the_agents_repository_holds_up_the_worker(
+    workspaces: Workspaces, repository: Repository, name: str, trap: str
+) -> None:
+    with prepared(workspaces, repository) as (workspace, _):
+        path = workspace.path / ".git" / name
+        path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)
+        if trap == "pipe":
+            os.mkfifo(path)
+        elif trap == "folder":
+            path.mkdir()
+        else:
+            path.symlink_to("/dev/zero")
+        assert read_plain_file(path) == b""
 
 
 def test_history_without_the_base_is_put_on_it(workspaces: Workspaces, repository: Repository) -> None:
