@@ -152,7 +152,8 @@ def _record(fleet: Fleet, connection: Connection, claim: MergeClaim, work: Group
         subtasks.fail_merged(
             connection, claim.job_id, conflict.subtask_id, SubtaskOutcome.CONFLICT, conflict.describe()
         )
-    subtasks.mark_merged(connection, claim.job_id, done.merged)
+    if done.merged:
+        subtasks.mark_merged(connection, claim.job_id, done.merged)
     if done.head is not None:
         jobs.advance_head(connection, claim.job_id, done.head)
     conflicts = [conflict.subtask_id for conflict in done.conflicts]
@@ -170,7 +171,7 @@ def _record(fleet: Fleet, connection: Connection, claim: MergeClaim, work: Group
         _blame(connection, claim, work, done, done.check)
     if not groups.finish_group(connection, claim, step.group_status, step.error):
         raise LeaseLost("Another dispatcher has merged the group.")
-    if end_job_if_idle(connection, claim.job_id):
+    if job.steered_to_its_end and end_job_if_idle(connection, claim.job_id):
         return []
     if not step.go_on:
         stop_job(connection, claim.job_id, step.reason or "", step.error or "")
