@@ -107,6 +107,13 @@ def need_of_work(settings: Settings) -> Need:
     return Need.SERVICES if works else Need.WORKERS
 
 
+def need_of_waiting(settings: Settings) -> Need:
+    """What `--wait` needs: a fleet that is configured is waited for, whoever of it answers; else it is started here."""
+    from orchestrator.local.client import Need
+
+    return Need.SERVICES if is_configured(settings) else Need.WORKERS
+
+
 def require_services(settings: Settings, who: str) -> None:
     """Raise `ConfigurationError` unless database and broker are configured: a process of a fleet starts neither."""
     if not is_configured(settings):

@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support.fleet import TestFleet
+from tests.support.repositories import shell
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.stack
@@ -23,9 +26,13 @@ def fleet(shared_fleet: TestFleet) -> TestFleet:
 
 
 def workers(fleet: TestFleet, *words: str) -> subprocess.CompletedProcess[str]:
+    return orchestrator(fleet, "workers", *words)
+
+
+def orchestrator(fleet: TestFleet, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "orchestrator", "workers", *words],
-        env={**os.environ, **fleet.variables()},
+        [sys.executable, "-m", "orchestrator", *words],
+        env={**os.environ, **fleet.variables(), **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -48,3 +55,13 @@ def test_a_name_that_is_silent_is_an_error(fleet: TestFleet) -> None:
     assert done.returncode == 3
     assert "error: worker@elsewhere did not answer." in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_who_waits_for_a_fleet_starts_nothing_beside_it(fleet: TestFleet, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(yaml.safe_dump({"title": "One", "subtasks": [shell(1, "echo hello")]}))
+    state_dir = tmp_path / "state"
+    done = orchestrator(fleet, "submit", str(plan), "--wait", ORCHESTRATOR_STATE_DIR=str(state_dir))
+    assert done.returncode == 0, done.stderr
+    assert "on worker@test" in done.stdout
+    assert not (state_dir / "keeper.lock").exists()

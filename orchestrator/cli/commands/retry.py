@@ -24,12 +24,12 @@ def retry(
 
     Failed, timed-out, cancelled and skipped subtasks of a job that has ended; completed ones never run twice.
     """
-    from orchestrator.access.connect import chosen_job, join
+    from orchestrator.access.connect import chosen_job, join, need_of_waiting
     from orchestrator.local.client import Need
     from orchestrator.settings import load_settings
 
     settings = load_settings()
-    with join(settings, Need.WORKERS if wait else Need.SERVICES) as joined:
+    with join(settings, need_of_waiting(settings) if wait else Need.SERVICES) as joined:
         job_id = chosen_job(joined.fleet.engine, job)
         code = _retry(joined, job_id, wait=wait, as_json=as_json, no_progress=no_progress)
     raise typer.Exit(code)

@@ -24,7 +24,7 @@ def submit(
     no_progress: NoProgressOption = False,
 ) -> None:
     """Put a plan into the queue and print the job's id."""
-    from orchestrator.access.connect import join
+    from orchestrator.access.connect import is_configured, join, need_of_waiting
     from orchestrator.cli.attend import attend
     from orchestrator.cli.nobody_works import warn_if_nobody_works
     from orchestrator.cli.plans import read_plan, require_repository
@@ -36,7 +36,7 @@ def submit(
     settings = load_settings()
     validated = read_plan(plan, settings, agent=agent, repo=repo)
     require_repository(validated)
-    with join(settings, Need.WORKERS if wait else Need.SERVICES) as joined:
+    with join(settings, need_of_waiting(settings) if wait else Need.SERVICES) as joined:
         submitted = submit_plan(joined.fleet, validated, idempotency_key=idempotency_key)
         for note in submitted.notes:
             say(note)
@@ -44,8 +44,9 @@ def submit(
             print_json({"type": "submitted", "job_id": submitted.job_id, "created": submitted.created}, one_line=True)
         else:
             print(submitted.job_id, flush=True)
-        if not wait:
+        if not wait or is_configured(settings):
             warn_if_nobody_works(joined.fleet, submitted.job_id)
+        if not wait:
             return
         code = attend(
             joined.fleet.engine,
