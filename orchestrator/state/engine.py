@@ -64,6 +64,8 @@ def create_engine(database_url: str, *, pool_size: int = 5, application_name: st
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "application_name": application_name,
+            # A database of encoding SQL_ASCII would else answer in bytes.
+            "client_encoding": "utf8",
             **DEAD_PEER_OPTIONS,
             **{name: value for name, value in url.query.items() if name != "host"},
             "options": options,

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from orchestrator.errors import ConfigurationError, DatabaseUnavailable
+from orchestrator.state import migrate
 from orchestrator.state.engine import create_engine, redact_password, translated
 from tests.support.services import PostgresService
 
@@ -51,6 +52,16 @@ def test_sessions_speak_utc_and_have_limits(database: str) -> None:
         }
     engine.dispose()
     assert shown == {"timezone": "UTC", "statement_timeout": "30s", "lock_timeout": "10s", "application_name": "a test"}
+
+
+def test_text_is_text_whatever_the_database_is_encoded_in(postgres: PostgresService) -> None:
+    url = postgres.new_empty_database(encoding="SQL_ASCII")
+    migrate.upgrade(url)
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 'über' || version_num FROM alembic_version")) == f"über{migrate.head()}"
+    engine.dispose()
+    postgres.drop_database(url)
 
 
 def test_a_lock_that_is_never_released_is_an_error_in_words(database: str) -> None:

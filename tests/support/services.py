@@ -127,11 +127,12 @@ class PostgresService(Service):
             )
         return self.url_of(name)
 
-    def new_empty_database(self) -> str:
+    def new_empty_database(self, *, encoding: str = "UTF8") -> str:
         """The URL of a fresh database without any table."""
         name = f"test_{uuid.uuid4().hex[:12]}"
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {} LOCALE 'C'")
         with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            connection.execute(statement.format(sql.Identifier(name), encoding))
         return self.url_of(name)
 
     def drop_database(self, url: str) -> None:
