@@ -26,7 +26,7 @@ from orchestrator.supervisor import Ending, StopSignal, supervise
 from workers.agent_runner import AgentRunner
 from workers.agents.in_process import InProcessAgent, Patience, run_in_process
 from workers.agents.protocol import Agent, AgentConfig, AgentEvent, AgentRequest
-from workers.agents.registry import AgentRegistry
+from workers.agents.registry import agent_class
 from workers.briefing import brief
 from workers.judgement import ended_from_outside, judge, stopped, words_of_red
 from workers.oversight import Watch
@@ -117,7 +117,7 @@ def _work(runner: AgentRunner, claim: Claim, stop: StopSignal) -> AttemptEnd:
     """Everything between the claim and the record. Whatever goes wrong becomes an outcome."""
     try:
         subtask = ResolvedSubtask.model_validate(claim.spec)
-        agent = AgentRegistry.get(claim.agent, runner.settings)()
+        agent = agent_class(claim.agent, runner.settings)()
         if isinstance(agent, InProcessAgent) and subtask.check is None and not subtask.expect_changes:
             return _run_here(claim, subtask, agent, stop)
         with ExitStack() as resources:

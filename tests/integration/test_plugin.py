@@ -17,7 +17,7 @@ from orchestrator.settings import load_settings
 from tests.support.supervision import Supervision
 from tests.support.waiting import wait_until
 from workers.agents.protocol import AgentEnd, AgentEvent, AgentRequest
-from workers.agents.registry import AgentRegistry
+from workers.agents.registry import agent_class
 
 MODULE = """
 import json, os, sys, time
@@ -66,7 +66,7 @@ class Attempt:
         prompt_file, state_dir = self.folder / "prompt.md", self.folder / "state"
         prompt_file.write_text("Say hello.")
         state_dir.mkdir()
-        agent = AgentRegistry.get("diarist", load_settings(agent_modules=["diarists"]))()
+        agent = agent_class("diarist", load_settings(agent_modules=["diarists"]))()
         launch = agent.launch(
             AgentRequest(
                 prompt="Say hello.",

@@ -13,7 +13,7 @@ from orchestrator.agent_names import check_agent, known_agents
 from orchestrator.errors import ConfigurationError
 from orchestrator.settings import Settings, load_settings
 from workers.agents.claude_code import ClaudeCodeAgent
-from workers.agents.registry import AgentRegistry, register_agent
+from workers.agents.registry import agent_class, register_agent
 from workers.agents.shell import ShellAgent
 
 THIRD_PARTY = """
@@ -65,20 +65,20 @@ def install(site: Path, entry_points: str) -> None:
 
 
 def test_the_built_in_agents_come_in_by_entry_points() -> None:
-    assert {"shell", "scripted", "claude-code", "claude_code_local"} <= set(AgentRegistry.names())
-    assert AgentRegistry.get("shell") is ShellAgent
-    assert AgentRegistry.get("claude_code_local") is ClaudeCodeAgent
+    assert {"shell", "scripted", "claude-code", "claude_code_local"} <= set(known_agents(load_settings()))
+    assert agent_class("shell") is ShellAgent
+    assert agent_class("claude_code_local") is ClaudeCodeAgent
 
 
 def test_an_unknown_name_is_a_loud_error_that_lists_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match=r'unknown agent "shel" \(did you mean "shell"\?\).*scripted, shell'):
-        AgentRegistry.get("shel")
+        agent_class("shel")
 
 
 def test_a_decorated_class_of_a_named_module_is_known(site: Path) -> None:
     (site / "greeters.py").write_text(THIRD_PARTY)
     assert "greeter" not in known_agents(with_modules())
-    assert AgentRegistry.get("greeter", with_modules("greeters")).name == "greeter"
+    assert agent_class("greeter", with_modules("greeters")).name == "greeter"
 
 
 def test_an_entry_point_of_any_package_is_known_and_loaded_only_when_asked(site: Path) -> None:
@@ -96,7 +96,7 @@ def test_an_entry_point_of_any_package_is_known_and_loaded_only_when_asked(site:
 def test_an_entry_point_that_leads_nowhere_is_named(site: Path, entry_point: str, words: str) -> None:
     install(site, entry_point)
     with pytest.raises(ConfigurationError, match=words):
-        AgentRegistry.get("broken")
+        agent_class("broken")
     assert words in check_agent("broken", {})[0]
 
 

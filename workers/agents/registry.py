@@ -15,27 +15,22 @@ from orchestrator.settings import Settings, load_settings
 from workers.agents.plugin import adapter_of
 from workers.agents.protocol import Agent, AgentConfig
 
-__all__ = ["AgentRegistry", "register_agent"]
+__all__ = ["agent_class", "register_agent"]
 
 
-class AgentRegistry:
-    """Every agent that this installation knows. `settings` default to those of this process."""
+def agent_class(name: str, settings: Settings | None = None) -> type[Agent[AgentConfig]]:
+    """The class of that name; `settings` default to those of this process.
 
-    @staticmethod
-    def get(name: str, settings: Settings | None = None) -> type[Agent[AgentConfig]]:
-        """The class of that name. Raises `ConfigurationError` that lists the known names; there is never a stand-in."""
-        entry = require_agent(name, known_agents(settings or load_settings()))
-        found = entry.load()
-        if issubclass(found, AgentPlugin):
-            return adapter_of(name, entry.origin, found)
-        if not issubclass(found, Agent):
-            raise ConfigurationError(
-                f"The agent {name} from {entry.origin} is not derived from workers.agents.protocol.Agent.",
-                context={"agent": name, "origin": entry.origin},
-                recovery="Derive it from that class.",
-            )
-        return cast(type[Agent[AgentConfig]], found)
-
-    @staticmethod
-    def names(settings: Settings | None = None) -> list[str]:
-        return list(known_agents(settings or load_settings()))
+    Raises `ConfigurationError` that lists the known names; there is never a stand-in.
+    """
+    entry = require_agent(name, known_agents(settings or load_settings()))
+    found = entry.load()
+    if issubclass(found, AgentPlugin):
+        return adapter_of(name, entry.origin, found)
+    if not issubclass(found, Agent):
+        raise ConfigurationError(
+            f"The agent {name} from {entry.origin} is not derived from workers.agents.protocol.Agent.",
+            context={"agent": name, "origin": entry.origin},
+            recovery="Derive it from that class.",
+        )
+    return cast(type[Agent[AgentConfig]], found)
