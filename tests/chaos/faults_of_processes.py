@@ -15,7 +15,7 @@ from orchestrator.local.postgres import SUPERUSER
 from orchestrator.process_list import COOKIE_VARIABLE
 from orchestrator.process_tree import HELPERS
 from tests.chaos.fault import Fault
-from tests.chaos.world import DISPATCHERS, WORKERS, World
+from tests.chaos.world import DISPATCHERS, LONG, SIZE, WORKERS, World
 from tests.support.island import SHORE, why_no_island
 from tests.support.waiting import wait_until
 
@@ -50,7 +50,7 @@ def roll_the_fleet(world: World, job_id: str) -> bool:
 
 
 def freeze_worker_past_its_lease(world: World, job_id: str) -> bool:
-    name = _busy_worker(world, job_id)
+    name = _busy_worker(world, job_id, f"subtask_id % {SIZE} = {LONG}")
     return name is not None and _freeze(world, name)
 
 
@@ -155,16 +155,18 @@ def poison_task(world: World, job_id: str) -> bool:
     return True
 
 
-def _busy_worker(world: World, job_id: str) -> str | None:
-    """The next worker that is seen with an agent at work; None when the job is over before there is one."""
+def _busy_worker(world: World, job_id: str, at: str = "true") -> str | None:
+    """The next worker that is seen with an agent at work, at a subtask that `at` describes; None when the job is over
+    before there is one."""
     busy: list[str] = []
+    running = f"SELECT worker FROM attempts WHERE job_id = :id AND status = 'running' AND {at}"
 
     def seen() -> bool:
-        rows = world.fleet.rows("SELECT worker FROM attempts WHERE job_id = :id AND status = 'running'", id=job_id)
+        rows = world.fleet.rows(running, id=job_id)
         busy.extend(row["worker"].split("@")[0] for row in rows)
         return bool(busy) or world.fleet.job(job_id)["finished_at"] is not None
 
-    wait_until(seen, "a worker is busy or the job is over")
+    wait_until(seen, "a worker is busy or the job is over", timeout_seconds=120)
     return world.rng.choice(busy) if busy else None
 
 

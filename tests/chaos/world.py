@@ -30,8 +30,11 @@ RELAYED: Final = ("dispatcher-b", "worker-c")
 SLOTS: Final = 3
 GROUPS: Final = 3
 SIZE: Final = 6
+LONG: Final = 1
+"""The subtask of each group that outlives a lease."""
 AT_ONCE: Final = 5
 GRACE_SECONDS: Final = 60.0
+LEASE_SECONDS: Final = 4.0
 BEAT_SECONDS: Final = 0.2
 
 
@@ -99,15 +102,19 @@ class World:
             "max_retries": 20,
             "group_checks": "sleep 0.3; ls *.txt > /dev/null",
             "subtasks": [
-                shell(n, self._command(), group=1 + (n - 1) // SIZE, timeout="60s") for n in range(1, GROUPS * SIZE + 1)
+                shell(n, self._command(n), group=1 + (n - 1) // SIZE, timeout="60s")
+                for n in range(1, GROUPS * SIZE + 1)
             ],
         }
         path = self.fleet.folder / "plan.yaml"
         path.write_text(yaml.safe_dump(plan))
         return path
 
-    def _command(self) -> str:
+    def _command(self, subtask_id: int) -> str:
+        """If nobody ended an agent that outlives its lease, it would meet the one that takes its place."""
         beats = self.rng.randint(2, 14)
+        if subtask_id % SIZE == LONG:
+            beats = round((LEASE_SECONDS + self.rng.uniform(4.0, 5.0)) / BEAT_SECONDS)
         return (
             'say() { printf "%s %s %s %s %s\\n" "$1" "$ORCHESTRATOR_SUBTASK" "$ORCHESTRATOR_ATTEMPT_NUMBER"'
             f' "$ORCHESTRATOR_ATTEMPT" "$EPOCHREALTIME" >> {self.diary}; }}; '
@@ -131,7 +138,7 @@ def new_world(seed: int, prepare: Callable[[World], None]) -> Iterator[World]:
         )
         resources.callback(relay.close)
         relayed = database.replace(str(services.postgres.server.sockets), str(folder / "relay"))
-        settings: dict[str, Any] = {"unreachable_grace_seconds": GRACE_SECONDS, "lease_seconds": 4.0}
+        settings: dict[str, Any] = {"unreachable_grace_seconds": GRACE_SECONDS, "lease_seconds": LEASE_SECONDS}
         group = _new_control_group() if seed % 2 else None  # else trees are found through /proc
         if group is not None:
             settings["cgroup"] = group
