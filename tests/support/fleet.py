@@ -31,6 +31,8 @@ class TestFleet:
     settings: Settings
     folder: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    base_environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    """What its processes see besides their settings."""
 
     def __post_init__(self) -> None:
         self.client: Fleet = join_fleet(self.settings, name="test client")
@@ -63,7 +65,7 @@ class TestFleet:
                 *("--concurrency", str(slots), "--queues", ",".join(queues), "--hostname", f"{name}@test"),
                 *("--without-mingle", "--without-gossip", "--loglevel", "INFO"),
             ],
-            env={**os.environ, **self.variables(), **environment},
+            env={**self.base_environment, **self.variables(), **environment},
             stdout=log,
             stderr=log,
             start_new_session=True,
