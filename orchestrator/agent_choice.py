@@ -10,7 +10,7 @@ Nothing runs on the caller's side. The keys of the original coordinator's config
 | `workspace_path` | the plan's `repo`: each attempt works in a clone of it, and the results are merged there |
 | `timeout` | the deadline of one attempt, in seconds |
 | `headless` | nothing: `True` is how agents run here, `False` is refused |
-| `dangerous` | `permission_mode: bypassPermissions` for agents that have such a mode; others refuse it |
+| `dangerous` | `permissions: full` for agents' programs; others refuse it |
 
 Every other key is the agent's own.
 """
@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from orchestrator.agent_names import AgentEntry, check_agent, known_agents, register_agent, require_agent
 from orchestrator.agent_plugin import AgentPlugin
 from orchestrator.errors import ConfigurationError
-from orchestrator.plan.model import AgentSpec
+from orchestrator.plan.model import AgentSpec, Permissions
 from orchestrator.settings import Settings, load_settings
 
 
@@ -41,6 +41,7 @@ class ChosenAgent:
         self.config: dict[str, Any] = {}
         self.repo: str | None = None
         self.timeout_seconds: float | None = None
+        self.permissions: Permissions | None = None
 
     def initialize(self, config: Mapping[str, Any]) -> None:
         """Remember the configuration; a second call takes the place of the first.
@@ -51,8 +52,7 @@ class ChosenAgent:
         own = dict(config)
         self.repo = _repository(own.pop("workspace_path", None))
         self.timeout_seconds = _timeout(own if self.is_plugin else {"timeout": own.pop("timeout", None)})
-        if not self.is_plugin:
-            _without_seeds_words(own, self.entry)
+        self.permissions = None if self.is_plugin else _without_seeds_words(own, self.entry)
         self.config = own
         faults = check_agent(self.name, own, {self.name: self.entry}) or _not_json(self.name, own)
         if faults:
@@ -192,8 +192,8 @@ def _timeout(config: Mapping[str, Any]) -> float | None:
 _WITHOUT_A_TERMINAL: Final = "Leave headless out: agents of a queue have no terminal."
 
 
-def _without_seeds_words(own: dict[str, Any], entry: AgentEntry) -> None:
-    """Put the original coordinator's words for the agent's own into the agent's; the others stay as they are."""
+def _without_seeds_words(own: dict[str, Any], entry: AgentEntry) -> Permissions | None:
+    """Take the original coordinator's words out of the agent's configuration; the permissions that they ask for."""
     if not own.pop("headless", True):
         raise ConfigurationError(
             f"The agent {entry.name} can't run with a terminal.",
@@ -202,9 +202,10 @@ def _without_seeds_words(own: dict[str, Any], entry: AgentEntry) -> None:
         )
     if not own.get("dangerous"):
         own.pop("dangerous", None)
-    elif "permission_mode" in entry.load().config_model.model_fields:
+    elif getattr(entry.load(), "permissions", None) is not None:
         del own["dangerous"]
-        own.setdefault("permission_mode", "bypassPermissions")
+        return "full"
+    return None
 
 
 def _not_json(name: str, config: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -122,6 +122,19 @@ def check_agent(name: str, config: Mapping[str, Any], known: Mapping[str, AgentE
     except ValidationError as error:
         return [f"agent {name}: {fault}" for fault in _in_words(error, model)]
     return []
+
+
+def check_permissions(permissions: str, entry: AgentEntry) -> str | None:
+    """Why the agent can't be held to that ceiling, as a clause without a period; None if it can, or can't be loaded."""
+    try:
+        kept: Collection[str] | None = getattr(entry.load(), "permissions", None)
+    except ConfigurationError:
+        return None
+    if kept is None:
+        return f"the agent {entry.name} can't be kept from changing files" if permissions == "read-only" else None
+    if permissions in kept:
+        return None
+    return f"the agent {entry.name} can't be held to `permissions: {permissions}`, only to {' or '.join(sorted(kept))}"
 
 
 def _in_words(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:

@@ -39,9 +39,10 @@ def run_check(
     on_line: Callable[[str, str], None] | None = None,
     group: str | None = None,
     oversee: Callable[[int], AbstractContextManager[None]] | None = None,
+    redact: Callable[[str], str] | None = None,
 ) -> CheckResult:
-    """Run `command` with strict bash in `cwd`, to the end of its whole process tree. `group` and `oversee` are as in
-    `supervisor.supervise`.
+    """Run `command` with strict bash in `cwd`, to the end of its whole process tree. `group`, `oversee` and `redact` are
+    as in `supervisor.supervise`.
 
     Raises `ConfigurationError` when this machine has no bash.
     """
@@ -58,6 +59,7 @@ def run_check(
             cookie=cookie,
             group=group,
             oversee=oversee,
+            redact=redact,
         )
     except FileNotFoundError as error:
         if error.filename != STRICT_BASH[0]:

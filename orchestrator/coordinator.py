@@ -140,6 +140,8 @@ class ParallelAgentCoordinator:
         if agent.timeout_seconds is not None:
             limits = [agent.timeout_seconds, self._plan.agent_timeout_seconds]
             plan["agent_timeout_seconds"] = min(seconds for seconds in limits if seconds is not None)
+        if agent.permissions is not None:
+            defaults.setdefault("permissions", agent.permissions)
         if agent.repo is not None:
             plan["repo"] = self._one_repository(agent.repo)
         if base is not None:

@@ -40,14 +40,18 @@ def agent_environment(
     variable of the fleet. `extra` is laid over that. `cookie` marks every process of the attempt (`process_tree`). The
     programs of the worker's virtual environment stay on the PATH.
     """
-    patterns = (*ALWAYS_ALLOWED, *allow)
-    passed = {
-        name: value
-        for name, value in base.items()
-        if not name.startswith(FLEET_PREFIX) and any(fnmatchcase(name, pattern) for pattern in patterns)
-    }
+    passed = {name: base[name] for name in names_allowed(base, (*ALWAYS_ALLOWED, *allow))}
     path = _with_own_programs(passed.get("PATH", os.defpath))
     return {**_SETTINGS_FOR_MACHINES, **passed, "PATH": path, **extra, COOKIE_VARIABLE: cookie}
+
+
+def names_allowed(base: Mapping[str, str], patterns: Collection[str]) -> list[str]:
+    """The variables of `base` that one of the patterns names, those of the fleet left out."""
+    return [
+        name
+        for name in base
+        if not name.startswith(FLEET_PREFIX) and any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]
 
 
 def _with_own_programs(path: str) -> str:

@@ -1,8 +1,10 @@
-"""Nothing secret is ever shown: passwords in URLs become `***`."""
+"""Nothing secret is ever shown: passwords in URLs become `***`, and so do the keys that an agent was given."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
 
 _USERINFO = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/\s:@]*)(?::(?P<password>[^/\s@]*))?@", re.IGNORECASE
@@ -18,3 +20,32 @@ def redact_url(text: str) -> str:
         return f"{match['scheme']}{match['user']}:***@"
 
     return _USERINFO.sub(hide, text)
+
+
+HIDDEN: Final = "***"
+_NAME_OF_A_SECRET: Final = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
+_SHORTEST_SECRET: Final = 8
+"""Characters. A shorter value would be found in places that have nothing to do with it."""
+
+
+class Redaction:
+    """Takes the given values out of texts."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        # The longest first: one may be the beginning of another.
+        values = sorted({value for value in secrets if len(value) >= _SHORTEST_SECRET}, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, values))) if values else None
+
+    def hide(self, text: str) -> str:
+        return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
+
+
+def secrets_of(environment: Mapping[str, str], names: Collection[str]) -> list[str]:
+    """The values of those of the variables whose name says that they are secret."""
+    return [environment[name] for name in names if name in environment and _NAME_OF_A_SECRET.search(name)]
+
+
+def passwords_of(url: str | None) -> list[str]:
+    """The password in a URL, if it has one."""
+    found = _USERINFO.search(url or "")
+    return [found["password"]] if found and found["password"] else []

@@ -66,6 +66,16 @@ class Settings(BaseSettings):
     capabilities: CommaSeparated = Field(
         default_factory=list, description="what this worker offers beyond the plain queue, comma-separated"
     )
+    pass_to_agents: CommaSeparated = Field(
+        default_factory=list,
+        description="variables of the worker that agents may see besides those that they are known to need, "
+        "comma-separated: NAME, a pattern such as AWS_*, or AGENT:NAME for one agent",
+    )
+    sandboxed: bool = Field(
+        False,
+        description="this worker's machine is a container or a virtual machine made for agents: as root, "
+        "`permissions: full` is refused without it",
+    )
     slots: int = Field(8, ge=1, le=1000, description="agents at once in one worker process")
     log_format: str = Field("text", pattern="^(text|json)$", description="logs of worker and dispatcher")
 

@@ -110,6 +110,7 @@ def supervise(
     stdin_file: Path | None = None,
     group: str | None = None,
     oversee: Callable[[int], AbstractContextManager[None]] | None = None,
+    redact: Callable[[str], str] | None = None,
 ) -> Ending:
     """Run `argv` in a session of its own and end its whole tree, however it ends: nothing it started outlives this call.
 
@@ -118,7 +119,8 @@ def supervise(
     error raised here. Both clocks are monotonic; output on either stream resets the idle clock; None means no limit.
     The end is TERM to the tree, `kill_grace_seconds`, KILL. `env` is the whole environment but for the cookie, which
     is added. stdin is `stdin_file`, else /dev/null. `group` is the control group to run in. `oversee(pid)` is entered
-    when the program runs and left when its tree has ended, before the number can be anybody else's.
+    when the program runs and left when its tree has ended, before the number can be anybody else's. `redact` is what
+    becomes of each line before anybody sees it.
 
     Raises FileNotFoundError or PermissionError when the program can't be started (`filename` names it, or `cwd`), and
     OSError when the kernel refuses, for instance an argument over 128 KiB.
@@ -126,7 +128,7 @@ def supervise(
     started_at, start = datetime.now(UTC), time.monotonic()
     if stop.reason:
         return Ending(None, None, stop.reason, started_at, 0.0, BoundedOutput("", 0))
-    with _Reader(stop, on_line) as reader:
+    with _Reader(stop, on_line, redact) as reader:
         process = _start(argv, cwd=cwd, env={**env, COOKIE_VARIABLE: cookie}, stdin_file=stdin_file, group=group)
         try:
             with ExitStack() as overseen:
@@ -186,13 +188,16 @@ def _require_program(name: str, cwd: Path, env: Mapping[str, str]) -> None:
 class _Reader:
     """Waits for whatever happens next: output, the program's end, a stop, or the end of the time given."""
 
-    def __init__(self, stop: StopSignal, on_line: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, stop: StopSignal, on_line: Callable[[str, str], None], redact: Callable[[str], str] | None
+    ) -> None:
         self.stopped: str | None = None
         self.ended_at: float | None = None
         self.failure: Exception | None = None
         self.kept = OutputKeeper()
         self._stop = stop
         self._on_line = on_line
+        self._redact = redact
         self._last_output = time.monotonic()
         self._selector = selectors.PollSelector()  # the one kind that needs no descriptor of its own
         self._streams: dict[IO[bytes], tuple[str, LineSplitter]] = {}
@@ -268,7 +273,8 @@ class _Reader:
             self._hand_on(name, splitter.finish())
 
     def _hand_on(self, stream: str, lines: Iterable[str]) -> None:
-        for line in lines:
+        for written in lines:
+            line = self._redact(written) if self._redact else written
             self.kept.add(line + "\n")
             if self.failure is None:
                 try:

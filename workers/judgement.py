@@ -16,6 +16,8 @@ INTERRUPTED: Final = "interrupted"
 LEASE_LOST: Final = "lease_lost"
 UNREACHABLE: Final = "unreachable"
 DEADLINE: Final = "deadline"
+GAVE_UP: Final = "gave_up"
+"""The agent's adapter has seen that the program would go on in vain: what it says of the end stands."""
 OVER_LIMIT: Final = "resource_limit: "
 """Followed by what was used and what the limit is, in words."""
 
@@ -49,6 +51,8 @@ def judge(ending: Ending, said: AgentEnd, *, idle_timeout_seconds: float | None,
     )
     match ending.stopped:
         case None:
+            return end
+        case _ if ending.stopped == GAVE_UP:
             return end
         case supervisor.TIMEOUT if deadline_passed:
             return stopped(end, DEADLINE)

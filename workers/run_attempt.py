@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Final
 
 from orchestrator.check import run_check
-from orchestrator.environment import agent_environment
 from orchestrator.errors import ConfigurationError, DatabaseUnavailable, GitError, OrchestratorException
 from orchestrator.fault_points import fault_point
 from orchestrator.git import attempt_ref
@@ -22,16 +19,16 @@ from orchestrator.state import outbox
 from orchestrator.state.engine import translated
 from orchestrator.state.transitions import subtasks
 from orchestrator.state.transitions.subtasks import AttemptEnd, Claim
-from orchestrator.supervisor import Ending, StopSignal, supervise
+from orchestrator.supervisor import StopSignal
 from workers.agent_runner import AgentRunner
 from workers.agents.in_process import InProcessAgent, Patience, run_in_process
-from workers.agents.protocol import Agent, AgentConfig, AgentEvent, AgentRequest
+from workers.agents.protocol import AgentConfig
 from workers.agents.registry import agent_class
+from workers.attempt import Attempt
 from workers.briefing import brief
-from workers.judgement import ended_from_outside, judge, stopped, words_of_red
-from workers.oversight import Watch
+from workers.judgement import judge, stopped, words_of_red
 from workers.recording import record
-from workers.workspace import Workspace
+from workers.run_program import run_program, seconds_left
 
 log = logging.getLogger(__name__)
 
@@ -80,37 +77,6 @@ def _hand_back(runner: AgentRunner, job_id: str, subtask_id: int) -> bool:
 def _is_final(runner: AgentRunner, job_id: str, subtask_id: int) -> bool:
     with translated(), runner.fleet.engine.connect() as connection:
         return subtasks.is_final(connection, job_id, subtask_id)
-
-
-@dataclass
-class Attempt:
-    """What one attempt holds while it is under way."""
-
-    runner: AgentRunner
-    claim: Claim
-    subtask: ResolvedSubtask
-    agent: Agent[AgentConfig]
-    workspace: Workspace
-    stop: StopSignal
-    watch: Watch
-    events: list[AgentEvent] = field(default_factory=list)
-
-    @property
-    def prompt_file(self) -> Path:
-        return self.workspace.private_dir / "prompt.md"
-
-    def read_line(self, stream: str, line: str) -> None:
-        """A line of the agent: into the log as it reads best, and to the adapter's judgement."""
-        event = self.agent.read_line(stream, line)
-        if event is not None:
-            self.events.append(event)
-        self.log_line(stream, line)
-
-    def log_line(self, stream: str, line: str) -> None:
-        claim = self.claim
-        if stream != "note":
-            self.watch.meter.count_output(len(line.encode()) + 1)
-        self.runner.logs.add(claim.attempt_id, claim.job_id, claim.subtask_id, stream, line)
 
 
 def _work(runner: AgentRunner, claim: Claim, stop: StopSignal) -> AttemptEnd:
@@ -167,7 +133,7 @@ def _run_here(
 ) -> AttemptEnd:
     """An agent in this process: no folder, no prompt, nothing to commit."""
     config = agent.config_model.model_validate(dict(subtask.agent.config))
-    ending, said = run_in_process(agent, config, Patience(stop, _seconds_left(claim, subtask)))
+    ending, said = run_in_process(agent, config, Patience(stop, seconds_left(claim, subtask)))
     return judge(ending, said, idle_timeout_seconds=None, deadline_passed=claim.deadline_passed)
 
 
@@ -178,55 +144,10 @@ def _run_in(attempt: Attempt) -> AttemptEnd:
     else:
         prompt = brief(attempt.runner.fleet, claim, attempt.subtask)
         attempt.prompt_file.write_text(prompt)
-        try:
-            ending = _supervise(attempt, prompt)
-        except (FileNotFoundError, PermissionError) as error:
-            return AttemptEnd(Outcome.AGENT_MISSING, error=f"The agent's program can't be started: {error}.")
-        said = attempt.agent.classify(ending, attempt.events)
-        idle_timeout_seconds = attempt.subtask.idle_timeout_seconds
-        end = judge(ending, said, idle_timeout_seconds=idle_timeout_seconds, deadline_passed=claim.deadline_passed)
+        end = run_program(attempt, prompt)
     if end.outcome is Outcome.COMPLETED:
         end = _check(attempt, end)
     return _keep_work(attempt, end)
-
-
-def _seconds_left(claim: Claim, subtask: ResolvedSubtask) -> float | None:
-    """What the agent may take: its own limit, and what is left until the job's deadline. None: as long as it likes."""
-    limits = [seconds for seconds in (subtask.timeout_seconds, claim.seconds_to_deadline()) if seconds is not None]
-    return max(min(limits), 0.0) if limits else None
-
-
-def _supervise(attempt: Attempt, prompt: str) -> Ending:
-    claim, subtask, settings = attempt.claim, attempt.subtask, attempt.runner.settings
-    state_dir = attempt.workspace.private_dir / "agent"
-    state_dir.mkdir()
-    launch = attempt.agent.launch(
-        AgentRequest(
-            prompt=prompt,
-            prompt_file=attempt.prompt_file,
-            workspace=attempt.workspace.path,
-            state_dir=state_dir,
-            config=subtask.agent.config,
-            title=subtask.title,
-            subtask_id=claim.subtask_id,
-            attempt_number=claim.number,
-        )
-    )
-    ending = supervise(
-        launch.argv,
-        cwd=attempt.workspace.path,
-        env=_environment(attempt, launch.env),
-        timeout_seconds=_seconds_left(claim, subtask),
-        idle_timeout_seconds=subtask.idle_timeout_seconds,
-        kill_grace_seconds=settings.kill_grace_seconds,
-        on_line=attempt.read_line,
-        stop=attempt.stop,
-        cookie=attempt.watch.cookie,
-        stdin_file=launch.stdin_file,
-        group=attempt.watch.group,
-        oversee=attempt.watch.running,
-    )
-    return ended_from_outside(ending, attempt.stop.reason)
 
 
 def _check(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
@@ -237,13 +158,14 @@ def _check(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
     check = run_check(
         attempt.subtask.check,
         cwd=attempt.workspace.path,
-        env=_environment(attempt, {}),
+        env=attempt.environment({}),
         timeout_seconds=attempt.runner.settings.check_timeout_seconds,
         stop=attempt.stop,
         cookie=attempt.watch.cookie,
         on_line=attempt.log_line,
         group=attempt.watch.group,
         oversee=attempt.watch.running,
+        redact=attempt.redaction.hide,
     )
     if check.passed:
         return end
@@ -261,6 +183,9 @@ def _keep_work(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
         return end
     commit = workspace.commit_all(title=attempt.subtask.title, subtask_id=claim.subtask_id, job_id=claim.job_id)
     changed = workspace.changed_files(commit)
+    if changed and attempt.subtask.permissions == "read-only":
+        words = f"it may only read, and changed {len(changed)} files, {changed[0]} among them"
+        return replace(end, outcome=Outcome.PERMISSION_DENIED, error=words)
     if not changed and end.outcome is Outcome.COMPLETED and _must_change(attempt):
         return replace(end, outcome=Outcome.NO_CHANGES, error="it ended well but changed nothing")
     if commit == claim.base_commit:
@@ -278,8 +203,10 @@ def _keep_work(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
 
 
 def _must_change(attempt: Attempt) -> bool:
-    wanted = attempt.subtask.expect_changes
-    return attempt.agent.expects_changes and attempt.subtask.kind != "testing" if wanted is None else wanted
+    subtask = attempt.subtask
+    if subtask.expect_changes is not None:
+        return subtask.expect_changes
+    return attempt.agent.expects_changes and subtask.kind != "testing" and subtask.permissions != "read-only"
 
 
 def _push(attempt: Attempt, commit: str, ref: str) -> Refusal | None:
@@ -308,15 +235,3 @@ def _with_what_could_be_pushed(attempt: Attempt, end: AttemptEnd, commit: str, r
         return replace(end, commit=commit, ref=ref)
     log.info("Work of an unhappy end was not pushed: %s", problem, extra={"event": "push.given_up"})
     return end
-
-
-def _environment(attempt: Attempt, extra: Mapping[str, str]) -> dict[str, str]:
-    """What the agent and its check see: of the fleet only their own place in the job, and where the prompt lies."""
-    claim = attempt.claim
-    own = {
-        "ORCHESTRATOR_JOB": claim.job_id,
-        "ORCHESTRATOR_SUBTASK": str(claim.subtask_id),
-        "ORCHESTRATOR_ATTEMPT_NUMBER": str(claim.number),
-        "ORCHESTRATOR_PROMPT_FILE": str(attempt.prompt_file),
-    }
-    return agent_environment(allow=attempt.agent.environment, extra={**extra, **own}, cookie=attempt.watch.cookie)

@@ -46,6 +46,7 @@ from orchestrator.plan.values import (
 )
 
 Kind = Literal["work", "testing"]
+Permissions = Literal["read-only", "edit", "full"]
 Strategy = Literal["parallel_groups", "dependencies", "file_based"]
 
 
@@ -132,6 +133,11 @@ class Defaults(_AsWritten):
         description="whether an attempt that changes no file has failed; `null`: yes for agent programs on a "
         "repository, no for `shell`, `scripted` and testing subtasks",
     )
+    permissions: Permissions = Field(
+        "edit",
+        description="the most that the agent's program may do: `read-only`; `edit`: change files of the workspace; "
+        "`full`: run any command",
+    )
     requires: list[Capability] = Field(
         default_factory=list, description="capabilities that a worker must offer to run it"
     )
@@ -172,6 +178,7 @@ class SubTask(_AsWritten):
     max_retries: Annotated[Whole, Field(ge=0, le=100)] | None = Field(None, description="attempts after the first")
     check: NonEmptyText | None = Field(None, description="shell command run in the workspace after the agent")
     expect_changes: bool | None = Field(None, description="whether an attempt that changes no file has failed")
+    permissions: Permissions | None = Field(None, description="the most that the agent's program may do")
     requires: list[Capability] | None = Field(None, description="capabilities that a worker must offer to run it")
     limits: Limits | None = Field(None, description="what one attempt may use; a limit left out is the default's")
 
@@ -297,6 +304,7 @@ class ResolvedSubtask(_Model):
     max_retries: int
     check: str | None = None
     expect_changes: bool | None = None
+    permissions: Permissions = "edit"
     requires: list[str] = Field(default_factory=list)
     limits: Limits
 

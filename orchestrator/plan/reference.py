@@ -58,7 +58,7 @@ All are checked before anything is stored, and every fault is reported at once.
 - Under `dependencies` no subtask has a `parallel_group`; groups are the levels of `depends_on`, numbered from 1.
 - Groups keep their written numbers, unless one had to be added or split: then they are numbered from 1.
 - `group_checks` names groups that have subtasks, by the number in the plan; the check of a split group runs after its last part.
-- Every agent is a registered one.
+- Every agent is a registered one, and can be held to the subtask's `permissions`.
 - `agent_timeout_seconds` and `max_retries` at the top mean what they mean under `defaults`; the two never contradict each other.
 """
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from orchestrator.agent_names import AgentEntry, check_agent
+from orchestrator.agent_names import AgentEntry, check_agent, check_permissions
 from orchestrator.plan.faults import Path
 from orchestrator.plan.grouping import kind_of, levels
 from orchestrator.plan.model import AgentSpec, Plan, SubTask
@@ -246,6 +246,20 @@ def _known_agent(path: Path, agent: AgentSpec, says: str, known: Mapping[str, Ag
         )
 
 
+def _permissions_can_be_kept(draft: Draft) -> Iterator[Finding]:
+    told: set[tuple[str, str]] = set()
+    for path, subtask in draft.at:
+        agent = subtask.agent or draft.plan.defaults.agent
+        permissions = subtask.permissions or draft.plan.defaults.permissions
+        entry = draft.known_agents.get(agent.name)
+        if entry is None or (agent.name, permissions) in told:
+            continue
+        told.add((agent.name, permissions))
+        if fault := check_permissions(permissions, entry):
+            where = path if subtask.agent or subtask.permissions else ("defaults",)
+            yield Finding(where, f"{fault[0].upper()}{fault[1:]}.", "Say it at the subtask, or take another agent.")
+
+
 def _no_written_groups(draft: Draft) -> Iterator[Finding]:
     if draft.plan.parallelization_strategy != "dependencies":
         return
@@ -304,5 +318,6 @@ _RULES: Final[tuple[Callable[[Draft], Iterator[Finding]], ...]] = (
     _no_written_groups,
     _single_agent_testing,
     _known_agents,
+    _permissions_can_be_kept,
     _checks_of_written_groups,
 )

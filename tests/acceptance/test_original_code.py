@@ -77,6 +77,7 @@ def house() -> Iterator[SimpleNamespace]:
     for name in [name for name in os.environ if name.startswith("ORCHESTRATOR_")]:
         del os.environ[name]
     os.environ |= {"PATH": f"{programs}:{os.environ['PATH']}", "ORCHESTRATOR_STATE_DIR": str(folder / "state")}
+    os.environ["ORCHESTRATOR_SANDBOXED"] = "true"  # its code is `dangerous`, which root may be in a sandbox only
     try:
         with local_stack(load_settings(), need=Need.WORKERS, slots=10):
             yield SimpleNamespace(folder=folder, diary=diary)

@@ -70,7 +70,7 @@ def test_the_original_coordinators_words_become_ours(tmp_path: Path) -> None:
         {"workspace_path": str(repository), "timeout": 300, "headless": True, "dangerous": True, "model": "sonnet"}
     )
     assert (agent.name, agent.repo, agent.timeout_seconds) == ("claude_code_local", str(repository), 300.0)
-    assert agent.config == {"model": "sonnet", "permission_mode": "bypassPermissions"}
+    assert (agent.config, agent.permissions) == ({"model": "sonnet"}, "full")
 
 
 def test_what_is_not_dangerous_stays_so() -> None:

@@ -127,7 +127,7 @@ def test_a_name_means_one_class(site: Path) -> None:
             [
                 "agent claude-code: max_turns: Input should be greater than or equal to 1",
                 'agent claude-code: unknown key "modle" (did you mean "model"?); known keys: '
-                "model, max_turns, max_budget_usd, permission_mode, allowed_tools, path",
+                "model, path, max_turns, max_budget_usd, allowed_tools",
             ],
         ),
         ("scripted", {"script": [{"prnt": "x"}]}, ["agent scripted: script: {'prnt': 'x'} is no step"]),

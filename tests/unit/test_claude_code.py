@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.outcomes import Outcome
+from orchestrator.plan.model import Permissions
 from orchestrator.program_output import BoundedOutput
 from orchestrator.supervisor import Ending
 from workers.agents.claude_code import ClaudeCodeAgent
@@ -33,7 +34,7 @@ def replay(name: str, exit_code: int | None, *, without_result: bool = False) ->
     return agent.classify(ending(exit_code, text=written), events)
 
 
-def launch(config: dict[str, Any], session_id: str | None = None) -> Launch:
+def launch(config: dict[str, Any], session_id: str | None = None, permissions: Permissions = "edit") -> Launch:
     request = AgentRequest(
         prompt="Do it.",
         prompt_file=Path("/attempt/prompt.md"),
@@ -43,6 +44,7 @@ def launch(config: dict[str, Any], session_id: str | None = None) -> Launch:
         title="A title",
         subtask_id=2,
         attempt_number=1,
+        permissions=permissions,
         session_id=session_id,
     )
     return ClaudeCodeAgent().launch(request)
@@ -137,11 +139,11 @@ def test_the_configuration_becomes_flags() -> None:
             "model": "sonnet",
             "max_turns": 7,
             "max_budget_usd": 1.5,
-            "permission_mode": "bypassPermissions",
             "allowed_tools": ["Bash(pytest:*)", "WebFetch"],
             "path": "/opt/claude",
         },
         session_id="an-earlier-one",
+        permissions="full",
     ).argv
     flags = dict(zip(argv[5::2], argv[6::2], strict=True))
     assert argv[0] == "/opt/claude"

@@ -9,39 +9,37 @@ seen. What is written here of the program's output was measured with 2.1.330.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal
+from pathlib import Path
+from typing import Any, Final
 
 from pydantic import Field
 
 from orchestrator.outcomes import Outcome
 from orchestrator.supervisor import Ending
+from workers.agents.program import JsonLinesAgent, ProgramConfig, json_lines, summed, text_event
 from workers.agents.protocol import (
-    Agent,
-    AgentConfig,
     AgentEnd,
     AgentEvent,
     AgentRequest,
-    AgentVersion,
+    Capabilities,
+    Counted,
     EventKind,
     Launch,
     ending_in_words,
     failure_in_words,
+    last_data,
 )
+from workers.agents.provider import outcome_of_status
 
-_OLDEST_SUPPORTED: Final = (2, 1)
-_SHOWN_CHARACTERS: Final = 500
 _CHANGING_TOOLS: Final = frozenset({"Bash", "Edit", "MultiEdit", "NotebookEdit", "Write"})
+_READING_TOOLS: Final = "Glob,Grep,LS,NotebookRead,Read,TodoWrite,WebFetch,WebSearch"
 
-_BY_STATUS: Final[Mapping[int, Outcome]] = {
-    401: Outcome.AUTH_ERROR,
-    403: Outcome.AUTH_ERROR,
-    404: Outcome.BAD_CONFIG,  # the model does not exist, or not for this key
-    429: Outcome.RATE_LIMITED,
-    529: Outcome.RATE_LIMITED,  # overloaded
+_FLAGS: Final = {
+    "read-only": ("--permission-mode", "default", "--tools", _READING_TOOLS),
+    "edit": ("--permission-mode", "acceptEdits"),
+    "full": ("--permission-mode", "bypassPermissions"),
 }
 _BY_SUBTYPE: Final[Mapping[str, Outcome]] = {
     "error_max_turns": Outcome.TURN_LIMIT,
@@ -56,27 +54,28 @@ _TOKENS: Final[Mapping[str, tuple[str, str]]] = {
 """Our names, those of `usage`, and those of `modelUsage`."""
 
 
-class ClaudeCodeConfig(AgentConfig):
-    model: str | None = Field(None, description="a model's name or alias; default: the program's own")
+class ClaudeCodeConfig(ProgramConfig):
     max_turns: int | None = Field(None, ge=1, description="model calls before it ends as turn_limit")
     max_budget_usd: float | None = Field(None, gt=0, description="before it ends as budget_exceeded, one call over")
-    permission_mode: Literal["acceptEdits", "bypassPermissions", "plan", "default"] = Field(
-        "acceptEdits", description="acceptEdits: files may change, commands need allowed_tools"
+    allowed_tools: list[str] = Field(
+        default_factory=list, description="allowed besides what `permissions` gives, for instance 'Bash(pytest:*)'"
     )
-    allowed_tools: list[str] = Field(default_factory=list, description="allowed besides, for instance 'Bash(pytest:*)'")
-    path: str = Field("claude", description="the program, if it is not on the PATH")
 
 
-class ClaudeCodeAgent(Agent[ClaudeCodeConfig]):
+class ClaudeCodeAgent(JsonLinesAgent[ClaudeCodeConfig]):
     name = "claude-code"
     config_model = ClaudeCodeConfig
     program = "claude"
+    oldest_version = (2, 1)
+    capabilities = Capabilities(
+        resume=True, turn_limit=True, budget=True, tokens=Counted.PER_RUN, cost=Counted.PER_SESSION
+    )
     environment = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN")
 
     def launch(self, request: AgentRequest) -> Launch:
         config = self.config(request)
-        argv = [config.path, "-p", "--output-format", "stream-json", "--verbose"]
-        argv += ["--permission-mode", config.permission_mode]
+        argv = [self.command(request), "-p", "--output-format", "stream-json", "--verbose"]
+        argv += _FLAGS[request.permissions]
         for flag, value in (
             ("--model", config.model),
             ("--max-turns", config.max_turns),
@@ -87,30 +86,55 @@ class ClaudeCodeAgent(Agent[ClaudeCodeConfig]):
             if value is not None:
                 argv += [flag, str(value)]
         env = {
-            "CLAUDE_CONFIG_DIR": str(request.state_dir / "claude"),
+            "CLAUDE_CONFIG_DIR": str(_home(request)),
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "CLAUDE_CODE_MAX_RETRIES": "2",  # long back-off belongs to the queue, where it holds no slot
             "DISABLE_AUTOUPDATER": "1",
             "DISABLE_TELEMETRY": "1",
         }
-        if config.permission_mode == "bypassPermissions" and os.geteuid() == 0:
-            env["IS_SANDBOX"] = "1"  # the program refuses that mode to root otherwise
+        if request.permissions == "full":
+            env["IS_SANDBOX"] = (
+                "1"  # else it refuses root; whether root may do so was decided before (`workers.program_start`)
+            )
         return Launch(argv, env, stdin_file=request.prompt_file)
 
-    def read_line(self, stream: str, line: str) -> AgentEvent | None:
-        if stream != "stdout" or not line.startswith("{"):
-            return None
-        try:
-            return _event(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError):  # a piece of a line, or a shape that is new to us
-            return None
+    def event(self, data: Mapping[str, Any]) -> AgentEvent | None:
+        """`type` decides; it is not always the first key."""
+        match data["type"], data.get("subtype"):
+            case "result", _:
+                return text_event(EventKind.TERMINAL, data.get("result") or data["subtype"], data)
+            case "system", "init":
+                return AgentEvent(EventKind.SESSION, data={"session_id": data["session_id"]})
+            case "system", "api_retry":
+                return AgentEvent(EventKind.TEXT, data={"retry_delay_ms": data["retry_delay_ms"]})
+            case "assistant", _:
+                content = data["message"]["content"]
+                if tools := {block["id"]: block["name"] for block in content if block["type"] == "tool_use"}:
+                    return AgentEvent(EventKind.TOOL, ", ".join(tools.values()), {"tools": tools})
+                return text_event(EventKind.TEXT, "".join(block.get("text", "") for block in content))
+        return None
+
+    def read_files(self, request: AgentRequest) -> Sequence[AgentEvent]:
+        """The tokens of a run that did not come to its result line. A resumed session's file has the earlier runs in it,
+        and is not asked."""
+        if request.session_id is not None:
+            return ()
+        calls: dict[str, dict[str, int]] = {}
+        for file in sorted(_home(request).glob("projects/*/*.jsonl")):
+            for data in json_lines(file):
+                match data:
+                    case {"type": "assistant", "message": {"id": str(call), "usage": {**usage}}}:
+                        calls[call] = _of_run(usage)
+        usage_of_all = summed(calls.values())
+        return [AgentEvent(EventKind.USAGE, data={"usage": usage_of_all})] if usage_of_all else ()
 
     def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
-        session_id = _last(events, EventKind.SESSION).get("session_id")
-        result = _last(events, EventKind.TERMINAL)
+        session_id = last_data(events, EventKind.SESSION).get("session_id")
+        result = last_data(events, EventKind.TERMINAL)
         if not result:
             error = failure_in_words(ending, "without a result line")
-            return AgentEnd(Outcome.FAILED, error=error, session_id=session_id)
+            counted = last_data(events, EventKind.USAGE).get("usage")
+            return AgentEnd(Outcome.FAILED, error=error, usage=counted, session_id=session_id)
         said = result.get("result")
         end = AgentEnd(
             Outcome.COMPLETED,
@@ -135,57 +159,32 @@ class ClaudeCodeAgent(Agent[ClaudeCodeConfig]):
             return replace(end, outcome=Outcome.PERMISSION_DENIED, error=words)
         return end
 
-    def version(self) -> AgentVersion:
-        found = super().version()
-        if found.version is None:
-            return found
-        number = tuple(int(part) for part in found.version.split(".")[:2])
-        if number >= _OLDEST_SUPPORTED:
-            return found
-        oldest = ".".join(map(str, _OLDEST_SUPPORTED))
-        return replace(found, supported=False, note=f"version {oldest} or newer is needed")
 
-
-def _event(data: Mapping[str, Any]) -> AgentEvent | None:
-    """`type` decides; it is not always the first key."""
-    match data["type"], data.get("subtype"):
-        case "result", _:
-            return AgentEvent(EventKind.TERMINAL, (data.get("result") or data["subtype"])[:_SHOWN_CHARACTERS], data)
-        case "system", "init":
-            return AgentEvent(EventKind.SESSION, data={"session_id": data["session_id"]})
-        case "system", "api_retry":
-            return AgentEvent(EventKind.USAGE, data={"retry_delay_ms": data["retry_delay_ms"]})
-        case "assistant", _:
-            content = data["message"]["content"]
-            if tools := {block["id"]: block["name"] for block in content if block["type"] == "tool_use"}:
-                return AgentEvent(EventKind.TOOL, ", ".join(tools.values()), {"tools": tools})
-            words = " ".join(block["text"] for block in content if block["type"] == "text")
-            return AgentEvent(EventKind.TEXT, words[:_SHOWN_CHARACTERS]) if words else None
-        case _:
-            return None
-
-
-def _last(events: Sequence[AgentEvent], kind: EventKind) -> Mapping[str, Any]:
-    return next((event.data for event in reversed(events) if event.kind is kind), {})
+def _home(request: AgentRequest) -> Path:
+    return request.state_dir / "claude"
 
 
 def _outcome_of_error(result: Mapping[str, Any]) -> Outcome:
     """An error of the API comes with `subtype: success`: its status decides first."""
     status: int | None = result.get("api_error_status")
-    if status is not None and status in _BY_STATUS:
-        return _BY_STATUS[status]
-    if result.get("terminal_reason") == "api_error" and (status is None or status >= 500):
-        return Outcome.PROVIDER_UNAVAILABLE  # without a status there was no answer: refused, or broken off
+    if status is not None and (outcome := outcome_of_status(status)) is not Outcome.FAILED:
+        return outcome
+    if result.get("terminal_reason") == "api_error" and status is None:
+        return Outcome.PROVIDER_UNAVAILABLE  # there was no answer: refused, or broken off
     return _BY_SUBTYPE.get(str(result.get("subtype")), Outcome.FAILED)
 
 
 def _usage(result: Mapping[str, Any]) -> dict[str, int]:
     """The run's own `usage`; where that is all zero, as at an exhausted budget, the sum of `modelUsage`."""
     run, models = result.get("usage") or {}, list((result.get("modelUsage") or {}).values())
-    counted = {ours: int(run.get(theirs) or 0) for ours, (theirs, _) in _TOKENS.items()}
+    counted = _of_run(run)
     if any(counted.values()):
         return counted
     return {ours: sum(int(model.get(theirs) or 0) for model in models) for ours, (_, theirs) in _TOKENS.items()}
+
+
+def _of_run(usage: Mapping[Any, Any]) -> dict[str, int]:
+    return {ours: int(usage.get(theirs) or 0) for ours, (theirs, _) in _TOKENS.items()}
 
 
 def _retry_after_seconds(events: Sequence[AgentEvent]) -> float | None:

@@ -15,7 +15,8 @@ from typing import ClassVar, Final
 from orchestrator.agent_plugin import AgentPlugin
 from orchestrator.supervisor import Ending
 from workers.agents.end_line import end_by_line, read_end_line
-from workers.agents.protocol import Agent, AgentConfig, AgentEnd, AgentEvent, AgentRequest, AgentVersion, Launch
+from workers.agents.protocol import Agent, AgentConfig, AgentEnd, AgentEvent, AgentRequest, Launch
+from workers.agents.versions import AgentVersion
 
 _PROGRAM: Final = Path(__file__).with_name("plugin_program.py")
 

@@ -1,29 +1,26 @@
 """What an agent's adapter is: how to start the program, how to read it, how to judge its end.
 
     request ──launch──▶ argv, environment ──run by the supervisor──▶ lines ──read_line──▶ events ──classify──▶ AgentEnd
+                                                          state folder ──read_files──▶ events ─┘
 
 An adapter starts nothing and waits for nothing: the worker runs the program, keeps the deadlines and ends the tree.
 """
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.outcomes import Outcome
+from orchestrator.plan.model import Permissions
 from orchestrator.supervisor import Ending
-
-VERSION_SECONDS: Final = 20.0
-"""How long a program may take to say its version."""
+from workers.agents.versions import AgentVersion, program_version
 
 
 class AgentConfig(BaseModel):
@@ -37,7 +34,8 @@ class AgentRequest:
     """One attempt, as an adapter sees it.
 
     `prompt_file` holds `prompt`. `workspace` is where the agent works, `state_dir` an empty folder of this attempt
-    outside of it. `session_id` is a session of an earlier attempt to go on with, None to begin a new one.
+    outside of it. `permissions` is the most that the agent may do; submission has made sure that the adapter can hold it
+    to that. `session_id` is a session of an earlier attempt to go on with, None to begin a new one.
     """
 
     prompt: str
@@ -48,6 +46,7 @@ class AgentRequest:
     title: str
     subtask_id: int
     attempt_number: int
+    permissions: Permissions = "edit"
     session_id: str | None = None
 
 
@@ -75,6 +74,8 @@ class EventKind(StrEnum):
     """Tokens or money, as the program counts them."""
     TERMINAL = "terminal"
     """The program's own word on how it ended. The last one counts."""
+    GIVE_UP = "give_up"
+    """It will try on for longer than a slot should be held: it is ended now, and `classify` says with what outcome."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,24 @@ class AgentEnd:
     retry_after_seconds: float | None = None
 
 
-@dataclass(frozen=True)
-class AgentVersion:
-    """Whether the agent can run on this machine. `note` says in words what stands against it."""
+class Counted(StrEnum):
+    """What the figures of a program's usage speak of, and so what a ledger does with those of a resumed session."""
 
-    found: bool
-    version: str | None = None
-    supported: bool = False
-    path: Path | None = None
-    note: str = ""
+    PER_RUN = "per run"
+    """This run alone: they are added."""
+    PER_SESSION = "per session"
+    """The session since its beginning: what the attempt before had reported is taken off."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the program can do. `tokens` and `cost` say how it counts, None that it does not tell."""
+
+    resume: bool = False
+    turn_limit: bool = False
+    budget: bool = False
+    tokens: Counted | None = None
+    cost: Counted | None = None
 
 
 Config = TypeVar("Config", bound=AgentConfig)
@@ -130,6 +140,11 @@ class Agent(ABC, Generic[Config]):
     config_model: ClassVar[type[AgentConfig]] = AgentConfig
     program: ClassVar[str | None] = None
     """The program that has to be on the PATH, None if it comes with this project."""
+    oldest_version: ClassVar[tuple[int, ...]] = ()
+    """Older programs are refused. Empty: any will do, and none is asked for its version before an attempt."""
+    capabilities: ClassVar[Capabilities] = Capabilities()
+    permissions: ClassVar[frozenset[Permissions] | None] = None
+    """The ceilings that it can be held to. None where the plan itself says what is run, which is then all that is."""
     environment: ClassVar[tuple[str, ...]] = ()
     """Variables of the worker that the program may see besides the usual ones: provider keys, addresses. `*` at the end is a wildcard."""
 
@@ -145,6 +160,11 @@ class Agent(ABC, Generic[Config]):
         """What a line of "stdout" or "stderr" means; None if nothing. Never raises: a line is whatever it is."""
         return None
 
+    def read_files(self, request: AgentRequest) -> Sequence[AgentEvent]:
+        """What the ended program has left in `request.state_dir`, as events that follow those of its lines. What can't
+        be read is left out: the program may have been killed while it wrote."""
+        return ()
+
     @abstractmethod
     def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
         """How the attempt ended: no effects, and the same answer to the same ending and lines.
@@ -154,38 +174,20 @@ class Agent(ABC, Generic[Config]):
         """
 
     def version(self) -> AgentVersion:
-        """Whether the program is there and which it is. Runs it; adapters narrow down what is supported."""
+        """Whether the program is there and which it is. Runs it."""
         if self.program is None:
             return AgentVersion(found=True, supported=True, note="comes with the orchestrator")
-        return program_version(self.program)
-
-
-def program_version(program: str) -> AgentVersion:
-    """The first number with a dot in what `program --version` prints."""
-    path = shutil.which(program)
-    if path is None:
-        return AgentVersion(found=False, note=f"{program} is not on the PATH")
-    try:
-        answer = subprocess.run(
-            [path, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=VERSION_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return AgentVersion(found=True, path=Path(path), note=f"{program} --version failed: {error}")
-    number = re.search(r"\d+(\.\d+)+", answer.stdout)
-    if answer.returncode != 0 or number is None:
-        return AgentVersion(found=True, path=Path(path), note=f"{program} --version ended with {answer.returncode}")
-    return AgentVersion(found=True, version=number.group(), supported=True, path=Path(path))
+        return program_version(self.program, self.oldest_version)
 
 
 def ending_in_words(ending: Ending) -> str:
     """`exit code 3`, `signal 9`: how the program ended, for an error in words."""
     return f"exit code {ending.exit_code}" if ending.signal is None else f"signal {ending.signal}"
+
+
+def last_data(events: Sequence[AgentEvent], kind: EventKind) -> Mapping[str, Any]:
+    """Of the last event of that kind; empty where there is none."""
+    return next((event.data for event in reversed(events) if event.kind is kind), {})
 
 
 def failure_in_words(ending: Ending, how: str = "") -> str:

@@ -22,11 +22,18 @@ def agents(as_json: JsonOption = False) -> None:
             "ok" if agent["supported"] else "warn" if agent["found"] else "missing",
             agent["version"] or "–",
             "yes" if agent["expects_changes"] else "no",
+            _in_words(agent["capabilities"]),
+            ", ".join(agent["permissions"] or ["–"]),
             agent["note"],
         )
         for agent in found
     ]
-    print_table(console(), ("agent", "state", "version", "must change files", ""), rows)
+    print_table(console(), ("agent", "state", "version", "must change files", "can", "held to", ""), rows)
+
+
+def _in_words(capabilities: dict[str, Any] | None) -> str:
+    can = [name.replace("_", " ") for name, value in (capabilities or {}).items() if value]
+    return ", ".join(can) or "–"
 
 
 def look_at_agents(settings: Any) -> list[dict[str, Any]]:
@@ -42,6 +49,8 @@ def look_at_agents(settings: Any) -> list[dict[str, Any]]:
 
 
 def _look(entry: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
     from orchestrator.agent_plugin import AgentPlugin
     from orchestrator.errors import OrchestratorException
 
@@ -52,6 +61,8 @@ def _look(entry: Any) -> dict[str, Any]:
         "supported": False,
         "path": None,
         "expects_changes": None,
+        "capabilities": None,
+        "permissions": None,
         "note": "",
     }
     try:
@@ -69,5 +80,7 @@ def _look(entry: Any) -> dict[str, Any]:
         "supported": version.supported,
         "path": str(version.path) if version.path else None,
         "expects_changes": bool(agent.expects_changes),
+        "capabilities": asdict(agent.capabilities),
+        "permissions": None if agent.permissions is None else sorted(agent.permissions),
         "note": version.note,
     }

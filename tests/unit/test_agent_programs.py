@@ -1,0 +1,239 @@
+"""The adapters of agents' programs, on lines and files that the real programs wrote (versions in their modules)."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.outcomes import Outcome
+from orchestrator.plan.model import Permissions
+from orchestrator.program_output import BoundedOutput
+from orchestrator.supervisor import Ending
+from workers.agents.aider import AiderAgent
+from workers.agents.codex import CodexAgent
+from workers.agents.gemini import GeminiAgent
+from workers.agents.mini_swe_agent import MiniSweAgent
+from workers.agents.opencode import OpencodeAgent
+from workers.agents.protocol import Agent, AgentEnd, AgentRequest, Launch
+from workers.agents.provider import outcome_of_words
+
+STARTED = '{"type":"thread.started","thread_id":"01a20a67"}'
+SAID = '{"type":"item.completed","item":{"id":"item_3","type":"agent_message","text":"Done: it is there."}}'
+TURN = (
+    '{"type":"turn.completed","usage":{"input_tokens":3900,"cached_input_tokens":900,"cache_write_input_tokens":0,'
+    '"output_tokens":150,"reasoning_output_tokens":0}}'
+)
+WAITING = '{"type":"error","message":"Reconnecting... waiting for network (Connection failed: error sending request)"}'
+STEP = (
+    '{"type":"step_finish","sessionID":"ses_1","part":{"reason":"%s","type":"step-finish",'
+    '"tokens":{"total":1350,"input":1000,"output":50,"reasoning":0,"cache":{"write":0,"read":300}},"cost":0}}'
+)
+GEMINI_DONE = (
+    '{"type":"result","status":"success","stats":{"total_tokens":4050,"input_tokens":3900,"output_tokens":150,'
+    '"cached":900,"input":3000,"duration_ms":791,"tool_calls":2}}'
+)
+
+
+def turn_failed(message: str) -> str:
+    return json.dumps({"type": "turn.failed", "error": {"message": message}})
+
+
+def ending(exit_code: int | None, signal: int | None = None) -> Ending:
+    return Ending(exit_code, signal, None, datetime.now(UTC), 1.0, BoundedOutput("", 0))
+
+
+def request(folder: Path, permissions: Permissions = "edit", **config: Any) -> AgentRequest:
+    (folder / "prompt.md").write_text("Do it.")
+    return AgentRequest("Do it.", folder / "prompt.md", folder, folder, config, "A title", 2, 1, permissions)
+
+
+def end_of(agent: Agent[Any], lines: list[str], exit_code: int | None, folder: Path | None = None) -> AgentEnd:
+    """`lines` are stdout's, those of stderr begin with `!`."""
+    read = [agent.read_line("stderr" if line[:1] == "!" else "stdout", line.removeprefix("!")) for line in lines]
+    events = [event for event in read if event is not None]
+    if folder is not None:
+        events += agent.read_files(request(folder))
+    return agent.classify(ending(exit_code, 9 if exit_code is None else None), events)
+
+
+@pytest.mark.parametrize(
+    ("agent", "lines", "exit_code", "outcome"),
+    [
+        (CodexAgent, [STARTED, SAID, TURN], 0, Outcome.COMPLETED),
+        (CodexAgent, [STARTED, SAID, TURN], 1, Outcome.FAILED),
+        (CodexAgent, [STARTED, SAID], 0, Outcome.FAILED),
+        (CodexAgent, [STARTED], None, Outcome.FAILED),
+        (CodexAgent, [STARTED, turn_failed("unexpected status 401 Unauthorized: scripted")], 1, Outcome.AUTH_ERROR),
+        (CodexAgent, [STARTED, turn_failed("unexpected status 404 Not Found: scripted")], 1, Outcome.BAD_CONFIG),
+        (
+            CodexAgent,
+            [turn_failed("exceeded retry limit, last status: 429 Too Many Requests")],
+            1,
+            Outcome.RATE_LIMITED,
+        ),
+        (CodexAgent, [turn_failed("unexpected status 529 <unknown status code>: x")], 1, Outcome.RATE_LIMITED),
+        (
+            CodexAgent,
+            [turn_failed("We’re currently experiencing high demand, which may cause temporary errors.")],
+            1,
+            Outcome.PROVIDER_UNAVAILABLE,
+        ),
+        (
+            CodexAgent,
+            [turn_failed("stream disconnected before completion: Transport error: network error")],
+            1,
+            Outcome.PROVIDER_UNAVAILABLE,
+        ),
+        (CodexAgent, [STARTED, WAITING, WAITING], None, Outcome.PROVIDER_UNAVAILABLE),
+        (CodexAgent, [STARTED, WAITING, WAITING, SAID, TURN], 0, Outcome.COMPLETED),
+        (OpencodeAgent, [STEP % "tool-calls", STEP % "stop"], 0, Outcome.COMPLETED),
+        (OpencodeAgent, [STEP % "tool-calls"], 0, Outcome.FAILED),
+        (
+            OpencodeAgent,
+            ['{"type":"error","error":{"name":"APIError","data":{"message":"scripted","statusCode":401}}}'],
+            1,
+            Outcome.AUTH_ERROR,
+        ),
+        (GeminiAgent, [GEMINI_DONE], 0, Outcome.COMPLETED),
+        (GeminiAgent, [], 0, Outcome.FAILED),
+        (GeminiAgent, [], 53, Outcome.TURN_LIMIT),
+        (
+            GeminiAgent,
+            ["!Attempt 2 failed with status 429. Retrying with backoff... _ApiError: {}"],
+            None,
+            Outcome.RATE_LIMITED,
+        ),
+        (AiderAgent, ["litellm.AuthenticationError: AuthenticationError: scripted"], 0, Outcome.AUTH_ERROR),
+        (
+            AiderAgent,
+            ["litellm.RateLimitError: scripted", "Retrying in 0.5 seconds...", "Tokens: 1.3k sent, 50 received."],
+            0,
+            Outcome.COMPLETED,
+        ),
+        (
+            AiderAgent,
+            ["litellm.InternalServerError: x", "Retrying in 4.0 seconds..."],
+            None,
+            Outcome.PROVIDER_UNAVAILABLE,
+        ),
+        (AiderAgent, ["Aider v0.86.2"], 0, Outcome.FAILED),
+        (MiniSweAgent, ["!AuthenticationError: litellm.AuthenticationError: scripted"], 1, Outcome.AUTH_ERROR),
+        (MiniSweAgent, [], 0, Outcome.FAILED),
+    ],
+)
+def test_each_ending_has_its_outcome(
+    agent: type[Agent[Any]], lines: list[str], exit_code: int | None, outcome: Outcome
+) -> None:
+    end = end_of(agent(), lines, exit_code)
+    assert end.outcome is outcome
+    assert (end.error is None) == (outcome is Outcome.COMPLETED)
+
+
+def test_tokens_are_told_without_those_from_the_cache() -> None:
+    three_calls = {"input_tokens": 3000, "output_tokens": 150, "cache_read_tokens": 900}
+    assert end_of(CodexAgent(), [STARTED, SAID, TURN], 0).usage == {**three_calls, "cache_write_tokens": 0}
+    assert end_of(GeminiAgent(), [GEMINI_DONE], 0).usage == three_calls
+    steps = [STEP % "tool-calls", STEP % "tool-calls", STEP % "stop"]
+    assert end_of(OpencodeAgent(), steps, 0).usage == {**three_calls, "cache_write_tokens": 0}
+
+
+def test_codex_tells_the_tokens_of_a_killed_run_in_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "codex/sessions/2026/11/23"
+    folder.mkdir(parents=True)
+    lines = [
+        {"payload": {"type": "token_count", "info": None}},
+        {
+            "payload": {
+                "type": "token_count",
+                "info": {"total_token_usage": {"input_tokens": 1300, "output_tokens": 50}},
+            }
+        },
+    ]
+    (folder / "rollout-1.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"cut')
+    end = end_of(CodexAgent(), [STARTED], None, tmp_path)
+    assert end.usage == {
+        "input_tokens": 1300,
+        "output_tokens": 50,
+        "cache_read_tokens": 0,
+        "cache_write_tokens": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "limits", "outcome"),
+    [
+        ("Submitted", {}, Outcome.COMPLETED),
+        ("LimitsExceeded", {"step_limit": 2, "cost_limit": 9}, Outcome.TURN_LIMIT),
+        ("LimitsExceeded", {"step_limit": 0, "cost_limit": 0.1}, Outcome.BUDGET_EXCEEDED),
+        ("RateLimitError", {}, Outcome.RATE_LIMITED),
+        ("SomethingElse", {}, Outcome.FAILED),
+    ],
+)
+def test_mini_swe_agent_tells_its_end_in_its_trajectory(
+    tmp_path: Path, status: str, limits: dict[str, float], outcome: Outcome
+) -> None:
+    usage = {"completion_tokens": 50, "prompt_tokens": 1300, "prompt_tokens_details": {"cached_tokens": 300}}
+    info = {
+        "exit_status": status,
+        "submission": "Done.",
+        "model_stats": {"instance_cost": 0.25, "api_calls": 2},
+        "config": {"agent": limits},
+    }
+    messages = [
+        {"role": "system"},
+        {"extra": {"response": {"usage": usage}}},
+        {"extra": {"response": {"usage": usage}}},
+    ]
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "mini/traj.json").write_text(json.dumps({"info": info, "messages": messages}))
+    end = end_of(MiniSweAgent(), [], 0, tmp_path)
+    assert (end.outcome, end.cost_usd) == (outcome, 0.25)
+    assert end.usage == {"input_tokens": 2000, "output_tokens": 100, "cache_read_tokens": 600}
+
+
+@pytest.mark.parametrize("agent", [CodexAgent, GeminiAgent, OpencodeAgent, AiderAgent, MiniSweAgent])
+@pytest.mark.parametrize("line", ["", "{", "[]", '{"type": "error"}', '{"type": []}', '{"no": 1}', "{" * 2000])
+def test_a_line_of_any_shape_is_survived(agent: type[Agent[Any]], line: str) -> None:
+    assert agent().read_line("stdout", line) is None
+    assert agent().read_line("stderr", line) is None
+
+
+@pytest.mark.parametrize(
+    ("agent", "permissions", "words"),
+    [
+        (CodexAgent, "read-only", "--sandbox read-only"),
+        (CodexAgent, "edit", "--sandbox workspace-write"),
+        (CodexAgent, "full", "--dangerously-bypass-approvals-and-sandbox"),
+        (GeminiAgent, "read-only", "--approval-mode plan"),
+        (GeminiAgent, "edit", "--approval-mode auto_edit"),
+        (GeminiAgent, "full", "--approval-mode yolo"),
+        (AiderAgent, "read-only", "--chat-mode ask"),
+        (MiniSweAgent, "full", "--yolo"),
+    ],
+)
+def test_permissions_become_flags_and_the_prompt_is_in_no_argument(
+    tmp_path: Path, agent: type[Agent[Any]], permissions: Permissions, words: str
+) -> None:
+    launch = started(agent, tmp_path, permissions)
+    assert words in " ".join(launch.argv)
+    assert "Do it." not in launch.argv
+
+
+@pytest.mark.parametrize(("permissions", "bash"), [("read-only", "deny"), ("edit", "deny"), ("full", "allow")])
+def test_opencode_is_told_its_permissions_in_its_configuration(
+    tmp_path: Path, permissions: Permissions, bash: str
+) -> None:
+    told = json.loads(started(OpencodeAgent, tmp_path, permissions).env["OPENCODE_CONFIG_CONTENT"])
+    assert told["permission"]["bash"] == bash
+
+
+def started(agent: type[Agent[Any]], folder: Path, permissions: Permissions) -> Launch:
+    return agent().launch(request(folder, permissions))
+
+
+def test_words_without_a_provider_in_them_are_a_failure_of_the_agent() -> None:
+    assert outcome_of_words("the tests are red") is Outcome.FAILED

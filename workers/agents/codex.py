@@ -1,0 +1,145 @@
+"""The agent `codex`: OpenAI's command line, one `codex exec` an attempt.
+
+    agent: {name: codex, model: gpt-5.2-codex}
+
+The key comes from the worker's environment (`OPENAI_API_KEY`), and so does another provider's address that speaks the
+Responses protocol (`OPENAI_BASE_URL`). What is written here of its output was measured with 0.169.0.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from orchestrator.outcomes import Outcome
+from orchestrator.supervisor import Ending
+from workers.agents.program import JsonLinesAgent, ProgramConfig, json_lines, said, text_event, uncached
+from workers.agents.protocol import (
+    AgentEnd,
+    AgentEvent,
+    AgentRequest,
+    Capabilities,
+    Counted,
+    EventKind,
+    Launch,
+    ending_in_words,
+    failure_in_words,
+    last_data,
+)
+from workers.agents.provider import outcome_of_words
+
+_ENDLESS: Final = "waiting for network"
+"""In the program's word on a provider that refuses connections: it asks again for ever."""
+
+_WAITS: Final = 2
+"""So many of those lines, some seconds apart, are more than a moment without a network."""
+
+_FLAGS: Final = {
+    "read-only": ("--sandbox", "read-only"),
+    "edit": ("--sandbox", "workspace-write"),
+    "full": ("--dangerously-bypass-approvals-and-sandbox",),
+}
+_CONFIGURATION: Final = """\
+check_for_update_on_startup = false
+model_provider = "worker"
+[analytics]
+enabled = false
+[features]
+plugins = false
+apps = false
+[model_providers.worker]
+name = "the worker's provider"
+base_url = {base_url}
+env_key = "OPENAI_API_KEY"
+wire_api = "responses"
+request_max_retries = 1
+stream_max_retries = 1
+"""
+"""Long back-off belongs to the queue, where it holds no slot."""
+
+
+class CodexAgent(JsonLinesAgent[ProgramConfig]):
+    name = "codex"
+    config_model = ProgramConfig
+    program = "codex"
+    oldest_version = (0, 160)
+    capabilities = Capabilities(resume=True, tokens=Counted.PER_SESSION)
+    environment = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORGANIZATION", "OPENAI_PROJECT")
+
+    def __init__(self) -> None:
+        self._waits = 0
+
+    def launch(self, request: AgentRequest) -> Launch:
+        home = _home(request)
+        home.mkdir(exist_ok=True)
+        base_url = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+        (home / "config.toml").write_text(_CONFIGURATION.format(base_url=json.dumps(base_url)))
+        argv = [self.command(request), "exec", "--json", "--skip-git-repo-check", *_FLAGS[request.permissions]]
+        if model := self.config(request).model:
+            argv += ["--model", model]
+        argv += ["resume", request.session_id, "-"] if request.session_id else ["-"]
+        return Launch(argv, {"CODEX_HOME": str(home)}, stdin_file=request.prompt_file)
+
+    def event(self, data: Mapping[str, Any]) -> AgentEvent | None:
+        match data["type"]:
+            case "thread.started":
+                return AgentEvent(EventKind.SESSION, data={"session_id": data["thread_id"]})
+            case "turn.completed":
+                return AgentEvent(EventKind.TERMINAL, data={"usage": _usage(data["usage"])})
+            case "turn.failed":
+                return text_event(EventKind.TERMINAL, data["error"]["message"], {"error": data["error"]["message"]})
+            case "error" if _ENDLESS in data["message"]:
+                self._waits += 1
+                kind = EventKind.GIVE_UP if self._waits >= _WAITS else EventKind.TEXT
+                return text_event(kind, data["message"], {"error": data["message"]})
+            case "item.completed" if data["item"]["type"] == "agent_message":
+                return text_event(EventKind.TEXT, data["item"]["text"], {"words": data["item"]["text"]})
+            case "item.started" if data["item"]["type"] == "command_execution":
+                return text_event(EventKind.TOOL, data["item"]["command"])
+        return None
+
+    def read_files(self, request: AgentRequest) -> Sequence[AgentEvent]:
+        """The tokens of a run that did not come to its last line."""
+        events = []
+        for file in sorted(_home(request).glob("sessions/*/*/*/rollout-*.jsonl")):
+            for data in json_lines(file):
+                match data:
+                    case {"payload": {"type": "token_count", "info": {"total_token_usage": {**usage}}}}:
+                        events.append(AgentEvent(EventKind.USAGE, data={"usage": _usage(usage)}))
+        return events[-1:]
+
+    def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
+        terminal = last_data(events, EventKind.TERMINAL)
+        about: dict[str, Any] = {
+            "result": said(events),
+            "usage": terminal.get("usage") or last_data(events, EventKind.USAGE).get("usage"),
+            "session_id": last_data(events, EventKind.SESSION).get("session_id"),
+        }
+        error = (terminal or last_data(events, EventKind.GIVE_UP)).get("error")
+        if error is not None:
+            return AgentEnd(outcome_of_words(error), error=error, **about)
+        if not terminal:
+            return AgentEnd(Outcome.FAILED, error=failure_in_words(ending, "without the end of its turn"), **about)
+        if ending.exit_code != 0:
+            words = f"The agent reported the end of its turn, but ended with {ending_in_words(ending)}."
+            return AgentEnd(Outcome.FAILED, error=words, **about)
+        return AgentEnd(Outcome.COMPLETED, **about)
+
+
+def _home(request: AgentRequest) -> Path:
+    return request.state_dir / "codex"
+
+
+def _usage(usage: Mapping[Any, Any]) -> dict[str, int]:
+    """Its `input_tokens` holds those from the cache too."""
+    return uncached(
+        {
+            "input_tokens": int(usage["input_tokens"]),
+            "output_tokens": int(usage["output_tokens"]),
+            "cache_read_tokens": int(usage.get("cached_input_tokens") or 0),
+            "cache_write_tokens": int(usage.get("cache_write_input_tokens") or 0),
+        }
+    )

@@ -1,0 +1,88 @@
+"""Which version of an agent's program is installed here, asked once for each file that is found."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from orchestrator.environment import agent_environment
+
+VERSION_SECONDS: Final = 20.0
+"""How long a program may take to say its version."""
+
+_asking = threading.Lock()
+
+
+@dataclass(frozen=True)
+class AgentVersion:
+    """Whether the agent can run on this machine. `note` says in words what stands against it."""
+
+    found: bool
+    version: str | None = None
+    supported: bool = False
+    path: Path | None = None
+    note: str = ""
+
+
+def program_version(
+    program: str, oldest: tuple[int, ...] = (), *, search: str | None = None, ask: bool = True
+) -> AgentVersion:
+    """The version of `program`, a name that is looked for on the PATH `search` (of agents here) or a path, and whether
+    it is at least `oldest`. Without `ask` only whether it is there."""
+    path = shutil.which(program, path=search or agent_environment(allow=(), extra={}, cookie="")["PATH"])
+    if path is None:
+        return AgentVersion(found=False, note=missing_in_words(program))
+    if not ask:
+        return AgentVersion(found=True, supported=True, path=Path(path))
+    with _asking:  # eight attempts that begin together ask once
+        version, fault = _ask(path, os.stat(path).st_mtime_ns)  # noqa: PTH116
+    if version is None:
+        return AgentVersion(found=True, path=Path(path), note=fault)
+    number = tuple(int(part) for part in version.split("."))
+    if number < oldest:
+        needed = ".".join(map(str, oldest))
+        return AgentVersion(True, version, path=Path(path), note=f"version {needed} or newer is needed")
+    return AgentVersion(True, version, supported=True, path=Path(path))
+
+
+def missing_in_words(program: str, *, where: str = "the PATH") -> str:
+    if "/" in program:
+        return f"{program} is no program that can be run here"
+    return f"{program} is not on {where}"
+
+
+@lru_cache(maxsize=64)
+def _ask(path: str, _changed: int) -> tuple[str | None, str]:
+    """The first number with a dot in what `program --version` prints, or None and what went wrong.
+
+    The program sees nothing of the worker's, and leaves what it writes on the way in a folder that is removed.
+    """
+    with tempfile.TemporaryDirectory(prefix="version-", ignore_cleanup_errors=True) as home:
+        env = agent_environment(allow=(), extra={"HOME": home}, cookie="")
+        try:
+            answer = subprocess.run(
+                [path, "--version"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                cwd=home,
+                env=env,
+                text=True,
+                errors="replace",
+                timeout=VERSION_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return None, f"{path} --version failed: {error}"
+    # One of them has no such flag: it introduces itself before it says so.
+    number = re.search(r"version (\d+(?:\.\d+)+)" if answer.returncode else r"(\d+(?:\.\d+)+)", answer.stdout)
+    if number is None:
+        return None, f"{path} --version ended with {answer.returncode}"
+    return number[1], ""
