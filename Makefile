@@ -18,7 +18,7 @@ FIRST ?= 1
 IMAGE_PYTHON ?= 3.13
 WHEELS ?= deploy/wheels
 
-.PHONY: help install demo secrets wheels bench test test-compose chaos prerequisites lint format types docs docs-check clean
+.PHONY: help install demo secrets wheels bench test test-agents test-compose chaos prerequisites lint format types docs docs-check clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,12 +49,16 @@ wheels: | .venv ## what the image needs, into deploy/wheels, for a build without
 test: $(INSTALLED_DEV) prerequisites lint types docs-check ## everything that CI runs
 	@mkdir -p .pytest_cache
 	@$(BIN)/pytest tests/unit -n 2 | tee .pytest_cache/unit.txt
-	@$(BIN)/pytest tests/integration tests/acceptance tests/browser | tee .pytest_cache/stack.txt
+	@$(BIN)/pytest tests/integration tests/acceptance tests/browser -m 'not agents' | tee .pytest_cache/stack.txt
 	@$(BIN)/pytest tests/compose | tee .pytest_cache/compose.txt
 	@tail -qn 1 .pytest_cache/unit.txt .pytest_cache/stack.txt .pytest_cache/compose.txt
 
 test-compose: $(INSTALLED_DEV) ## build docker-compose.yml and start it for real, where a Docker engine answers or can be started
 	@$(BIN)/pytest tests/compose
+
+test-agents: $(INSTALLED_DEV) prerequisites ## real agents' programs, installed into .agents, against a scripted model; needs npm
+	@tests/integration/agents/install.sh
+	@$(BIN)/pytest tests/integration/agents
 
 chaos: $(INSTALLED_DEV) prerequisites ## seeded faults over a real fleet, what failed into .chaos: make chaos SEEDS=20
 	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) --first $(FIRST) --keep-logs .chaos
@@ -84,7 +88,7 @@ bench: $(INSTALLED_DEV) prerequisites ## measure the queue on this machine, into
 	@$(BIN)/python -m benchmarks.run --write
 
 clean: ## remove .venv, the demo's repository and caches; the state folder stays
-	rm -rf .venv .demo .chaos .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv .agents .demo .chaos .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 
 $(INSTALLED): pyproject.toml | .venv
 	@echo "Installing into .venv; the first time takes a minute or two."

@@ -29,6 +29,7 @@ from workers.briefing import brief
 from workers.judgement import judge, stopped, words_of_red
 from workers.recording import record
 from workers.run_program import run_program, seconds_left
+from workers.workspace import Workspace
 
 log = logging.getLogger(__name__)
 

@@ -227,3 +227,14 @@ def test_a_script_waits_for_a_file(run: Run) -> None:
 def test_a_wrong_step_is_refused_before_anything_runs(run: Run, step: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         run.script(step)
+
+
+def test_the_example_of_the_docs_is_an_agent(run: Run) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "agents.md").read_text()
+    code = page.split("```python\n", 1)[1].split("```", 1)[0]
+    names: dict[str, Any] = {"__name__": "linter_of_the_docs"}
+    exec(code, names)
+    _, end = run.of(names["LinterAgent"](), rule="hello")
+    assert (end.outcome, end.result) == (Outcome.COMPLETED, "Say FIXED.")
+    _, end = run.of(names["LinterAgent"](), rule="nowhere in the prompt")
+    assert (end.outcome, "without a word" in (end.error or "")) == (Outcome.FAILED, True)

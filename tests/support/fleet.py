@@ -75,7 +75,8 @@ class TestFleet:
         return process
 
     def variables(self) -> dict[str, str]:
-        said = self.settings.model_dump(mode="json", exclude_none=True, exclude={"agent_modules", "capabilities"})
+        lists = {"agent_modules", "capabilities", "pass_to_agents"}
+        said = self.settings.model_dump(mode="json", exclude_none=True, exclude=lists)
         return {f"ORCHESTRATOR_{key.upper()}": str(value) for key, value in said.items()}
 
     def submit(self, plan: Mapping[str, Any], **kwargs: Any) -> str:
