@@ -43,6 +43,7 @@ RENAMED = {
 }
 RECORDED = Path(__file__).parents[1] / "support" / "recorded" / "claude-2.1.330" / "success.txt"
 STAND_IN = """#!/bin/bash
+[ "$1" = --version ] && { echo "2.1.330 (Claude Code)"; exit; }
 prompt=$(cat)
 echo "$prompt" > "$DIARY/prompt-$ORCHESTRATOR_SUBTASK.md"
 echo "$CLAUDE_CONFIG_DIR $*" >> "$DIARY/started"
