@@ -32,11 +32,8 @@ def test_a_renewal_is_one_statement_whatever_the_number_of_agents(fleet: TestFle
     job_id = fleet.submit(plan)
     start_job(fleet.client, job_id)
     tokens = [f"token-{number}" for number in range(AGENTS)]
-    for subtask_id, token in enumerate(tokens, start=1):
-        claim = subtasks.claim(
-            engine, job_id, subtask_id, chord_id=None, worker="w", lease_token=token, lease_seconds=3.0
-        )
-        assert claim is not None
+    wanted = [subtasks.Wanted(subtask_id, None, token) for subtask_id, token in enumerate(tokens, start=1)]
+    assert None not in subtasks.claim(engine, job_id, wanted, worker="w", lease_seconds=3.0)
     said: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda _c, _u, statement, *_: said.append(statement))
     keeper = LeaseKeeper(engine, lease_seconds=60.0, renew_seconds=0.05, unreachable_grace_seconds=60.0)

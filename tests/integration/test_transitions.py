@@ -26,13 +26,13 @@ from orchestrator.recovery.reconciler import Reconciler
 from orchestrator.state import leases
 from orchestrator.state.tables import GROUP_FINAL, JOB_FINAL, SUBTASK_FINAL
 from orchestrator.state.transitions import subtasks
-from orchestrator.state.transitions.subtasks import AttemptEnd, Claim
+from orchestrator.state.transitions.subtasks import AttemptEnd, Claim, Wanted
 from orchestrator.supervisor import StopSignal
 from tests.support.fleet import TestFleet, open_fleet
 from tests.support.repositories import shell
 from tests.support.services import PostgresService
 from tests.support.waiting import wait_until
-from workers.recording import record
+from workers.recording import Recorder, record
 
 pytestmark = pytest.mark.stack
 
@@ -80,6 +80,7 @@ class Callers(RuleBasedStateMachine):
         self.seen: dict[str, Rows] = {}
         self.last_event = 0
         self.reconciler = Reconciler(self.fleet.client)
+        self.recorder = Recorder(self.fleet.client)
 
     @initialize(
         places=st.integers(1, 3),
@@ -107,19 +108,14 @@ class Callers(RuleBasedStateMachine):
     def a_dispatcher_starts_the_job(self) -> None:
         start_job(self.fleet.client, self.job_id)
 
-    @rule(subtask_id=st.integers(1, 6))
-    def a_worker_gets_a_message(self, subtask_id: int) -> None:
-        claim = subtasks.claim(
-            self.fleet.client.engine,
-            self.job_id,
-            subtask_id,
-            chord_id=None,
-            worker="worker@test",
-            lease_token=secrets.token_hex(8),
-            lease_seconds=LEASE_SECONDS,
+    @rule(subtask_ids=st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    def a_worker_gets_messages(self, subtask_ids: list[int]) -> None:
+        """Several at once, copies among them."""
+        wanted = [Wanted(subtask_id, None, secrets.token_hex(8)) for subtask_id in subtask_ids]
+        claims = subtasks.claim(
+            self.fleet.client.engine, self.job_id, wanted, worker="worker@test", lease_seconds=LEASE_SECONDS
         )
-        if claim is not None:
-            self.claims.append(claim)
+        self.claims.extend(claim for claim in claims if claim is not None)
 
     @rule(which=st.integers(0), outcome=st.one_of(st.just(Outcome.COMPLETED), st.sampled_from(sorted(Outcome))))
     def a_worker_records_an_end(self, which: int, outcome: Outcome) -> None:
@@ -128,7 +124,7 @@ class Callers(RuleBasedStateMachine):
             return
         claim = self.claims[-1 - which % len(self.claims)]
         with StopSignal() as stop:
-            record(self.fleet.client, claim, AttemptEnd(outcome, error=None if outcome == "completed" else "why"), stop)
+            record(self.recorder, claim, AttemptEnd(outcome, error=None if outcome == "completed" else "why"), stop)
 
     @rule(which=st.integers(0))
     def a_worker_falls_silent(self, which: int) -> None:
