@@ -11,6 +11,8 @@ from orchestrator.fault_points import FAULT_POINTS
 from tests.chaos.points import ACTIONS
 
 POINTS: Final = sorted(FAULT_POINTS)
+NET: Final = "reconciler_after_look_before_move"
+UNSENT: Final = "submission_after_commit_before_publish"
 EACH_A_RUN: Final = 2
 """Of points and of faults, so many come in turn, and one more of each by chance."""
 DONE_WITHIN: Final = 20
@@ -43,6 +45,10 @@ def draw(seed: int, faults: Sequence[str]) -> Schedule:
     points = [(POINTS[turn % len(POINTS)], ACTIONS[turn // len(POINTS) % len(ACTIONS)]) for turn in turns]
     others = [point for point in POINTS if point not in dict(points)]
     points.append((rng.choice(others), rng.choice(ACTIONS)))
+    if NET in dict(points) and UNSENT not in dict(points):
+        points.append(
+            (UNSENT, "kill")
+        )  # a healthy fleet leaves the net nothing to move, and its point would not be met
     chosen = [faults[turn % len(faults)] for turn in turns] + [rng.choice(faults)]
     rng.shuffle(chosen)
     return Schedule(
@@ -50,7 +56,7 @@ def draw(seed: int, faults: Sequence[str]) -> Schedule:
             ArmedPoint(
                 point,
                 action,
-                None if point.startswith("submission") else rng.choice([None, rng.uniform(0.0, 2.0)]),
+                None if point == NET or point.startswith("submission") else rng.choice([None, rng.uniform(0.0, 2.0)]),
                 rng.uniform(0.3, 1.5),
             )
             for point, action in points
