@@ -19,7 +19,10 @@ CUTS_OFF: Final = "one_way_partition"
 def complaints(world: World, job_id: str, fired: Collection[str], costs: Collection[str]) -> Iterator[str]:
     """Everything that is wrong after the job's end, with the fleet still up. `fired` are the faults from outside that
     happened, `costs` the ends that all faults together excuse for an agent that had begun."""
-    yield from _job_is_completed(world, job_id)
+    unfinished = list(_job_is_completed(world, job_id))
+    if unfinished:  # the rest speaks of a job that came to its end
+        yield from unfinished
+        return
     yield from _one_winner_each(world, job_id)
     yield from _branch_holds_each_change_once(world, job_id)
     yield from _each_merge_is_recorded_once(world, job_id)
