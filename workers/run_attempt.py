@@ -212,17 +212,24 @@ def _must_change(attempt: Attempt) -> bool:
 
 def _push(attempt: Attempt, commit: str, ref: str) -> Refusal | None:
     """Push the attempt's commit; the refusal of a remote that answers. While it is away this waits, until nobody wants
-    the work any more."""
+    the work any more. A refusal counts when it comes twice in a row: a remote that goes away in the midst of a push
+    refuses as well."""
     deadline = time.monotonic() + attempt.runner.settings.unreachable_grace_seconds
+    refused = False
     while True:
+        problem: Refusal | GitError | None
         try:
-            return attempt.workspace.push(commit, ref)
+            problem = attempt.workspace.push(commit, ref)
         except GitError as error:
             if time.monotonic() >= deadline or attempt.stop.reason:
                 raise
-            log.warning("The remote is away, finished work waits: %s", error, extra={"event": "push.remote_away"})
-            attempt.log_line("note", f"{error} Trying again.")
-            time.sleep(REMOTE_RETRY_SECONDS)
+            problem = error
+        if problem is None or (refused and isinstance(problem, Refusal)):
+            return problem
+        refused = isinstance(problem, Refusal)
+        log.warning("Finished work waits for its remote: %s", problem, extra={"event": "push.waits"})
+        attempt.log_line("note", f"{problem} Trying again.")
+        time.sleep(REMOTE_RETRY_SECONDS)
 
 
 def _with_what_could_be_pushed(attempt: Attempt, end: AttemptEnd, commit: str, ref: str) -> AttemptEnd:

@@ -79,6 +79,14 @@ def test_a_repository_that_refuses_the_work_costs_no_second_agent(fleet: TestFle
     assert git(Path(cache), "show", f"refs/orchestrator/{job_id}/1/1:file") == "one\n"
 
 
+def test_a_remote_that_refuses_once_in_passing_costs_nothing(fleet: TestFleet, repository: Path) -> None:
+    hook = refuse_pushes(repository)
+    hook.write_text("#!/bin/sh\n[ -e seen ] || { touch seen; exit 1; }\n")
+    job_id = fleet.submit({"title": "Passing", "repo": str(repository), "subtasks": [shell(1, "echo one > file")]})
+    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    assert [attempt["status"] for attempt in attempts_of(fleet, job_id)] == ["completed"]
+
+
 def test_a_change_that_was_required_and_is_missing_is_no_success(fleet: TestFleet, repository: Path) -> None:
     job_id = fleet.submit(
         {
