@@ -49,7 +49,7 @@ wheels: | .venv ## what the image needs, into deploy/wheels, for a build without
 test: $(INSTALLED_DEV) prerequisites lint types docs-check ## everything that CI runs
 	@mkdir -p .pytest_cache
 	@$(BIN)/pytest tests/unit -n 2 | tee .pytest_cache/unit.txt
-	@$(BIN)/pytest tests/integration tests/acceptance tests/browser -m 'not agents' | tee .pytest_cache/stack.txt
+	@$(BIN)/pytest tests/integration tests/acceptance tests/browser -m 'not agents' -n 2 --dist loadfile | tee .pytest_cache/stack.txt
 	@$(BIN)/pytest tests/compose | tee .pytest_cache/compose.txt
 	@tail -qn 1 .pytest_cache/unit.txt .pytest_cache/stack.txt .pytest_cache/compose.txt
 
