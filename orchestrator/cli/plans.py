@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING
 from orchestrator.cli.render import say
 
 if TYPE_CHECKING:
+    from orchestrator.git import RepositoryAtSubmission
     from orchestrator.plan.model import ValidatedPlan
     from orchestrator.settings import Settings
 
 
-def require_repository(plan: ValidatedPlan) -> None:
-    """Raise `RepositoryError` where the plan's repository on this machine can't be used, before anything is started for it.
+def local_repository(plan: ValidatedPlan) -> RepositoryAtSubmission | None:
+    """What the plan's repository is, where it is on this machine; looked at before anything is started for the plan.
 
-    Submission looks again, and at remotes as well: they take longer to answer than the services take to start.
+    Raises `RepositoryError` where it can't be used. At remotes the submission looks: they take their time to answer.
     """
     from orchestrator.git import is_url, resolve_repository
 
     repo = plan.plan.repo
-    if repo is not None and not is_url(repo):
-        resolve_repository(repo, plan.plan.base, job_branch=None)
+    if repo is None or is_url(repo):
+        return None
+    return resolve_repository(repo, plan.plan.base, job_branch=None)
 
 
 def read_plan(

@@ -30,8 +30,14 @@ class Submitted:
     notes: tuple[str, ...] = ()
 
 
-def submit(fleet: Fleet, plan: ValidatedPlan, *, idempotency_key: str | None = None) -> Submitted:
-    """Store the job and wake a dispatcher.
+def submit(
+    fleet: Fleet,
+    plan: ValidatedPlan,
+    *,
+    idempotency_key: str | None = None,
+    repository: RepositoryAtSubmission | None = None,
+) -> Submitted:
+    """Store the job and wake a dispatcher. `repository`: what the caller has just found out of the plan's, if anything.
 
     With a key that was used before, the same plan gives the job that it gave then; another plan is refused. Raises
     `RepositoryError`, `IllegalRequest`, `DatabaseUnavailable`; nothing is stored then. A broker that is away does not
@@ -44,7 +50,7 @@ def submit(fleet: Fleet, plan: ValidatedPlan, *, idempotency_key: str | None = N
             if known:
                 return known
         job_id = secrets.token_hex(6)
-        repository = _look_at_repository(plan, job_id)
+        repository = repository or _look_at_repository(plan, job_id)
         with fleet.engine.begin() as connection:
             if idempotency_key is not None:
                 # Two submissions with one key at once: the second waits here, then finds the first one's job.

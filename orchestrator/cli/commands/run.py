@@ -10,6 +10,7 @@ from orchestrator.cli.options import JsonOption, NoProgressOption, PlanArgument
 
 if TYPE_CHECKING:
     from orchestrator.access.connect import Joined
+    from orchestrator.git import RepositoryAtSubmission
     from orchestrator.plan.model import ValidatedPlan
 
 
@@ -38,20 +39,27 @@ def run(
     cancels the job and waits for its agents to end; a second one leaves at once.
     """
     from orchestrator.access.connect import join, need_of_work
-    from orchestrator.cli.plans import read_plan, require_repository
+    from orchestrator.cli.plans import local_repository, read_plan
     from orchestrator.cli.render import say
     from orchestrator.settings import load_settings
 
     settings = load_settings()
     validated = read_plan(plan, settings, agent=agent, repo=repo)
-    require_repository(validated)
+    repository = local_repository(validated)
     slots = workers or max(settings.slots, validated.plan.max_parallel_agents)
     with join(settings, need_of_work(settings), slots=slots, on_progress=None if as_json else say) as joined:
-        code = _submit_and_attend(joined, validated, as_json=as_json, no_progress=no_progress)
+        code = _submit_and_attend(joined, validated, repository, as_json=as_json, no_progress=no_progress)
     raise typer.Exit(code)
 
 
-def _submit_and_attend(joined: Joined, plan: ValidatedPlan, *, as_json: bool, no_progress: bool) -> int:
+def _submit_and_attend(
+    joined: Joined,
+    plan: ValidatedPlan,
+    repository: RepositoryAtSubmission | None,
+    *,
+    as_json: bool,
+    no_progress: bool,
+) -> int:
     from orchestrator.cli.attend import attend
     from orchestrator.cli.interrupts import Interrupts
     from orchestrator.cli.render import print_json, say
@@ -62,7 +70,7 @@ def _submit_and_attend(joined: Joined, plan: ValidatedPlan, *, as_json: bool, no
     # runs and is watched by nobody.
     fleet = joined.fleet
     with Interrupts() as interrupts:
-        submitted = submit(fleet, plan)
+        submitted = submit(fleet, plan, repository=repository)
         for note in submitted.notes:
             say(note)
         if as_json:

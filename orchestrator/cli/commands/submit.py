@@ -27,7 +27,7 @@ def submit(
     from orchestrator.access.connect import is_configured, join, need_of_waiting
     from orchestrator.cli.attend import attend
     from orchestrator.cli.nobody_works import warn_if_nobody_works
-    from orchestrator.cli.plans import read_plan, require_repository
+    from orchestrator.cli.plans import local_repository, read_plan
     from orchestrator.cli.render import print_json, say
     from orchestrator.dispatch.submission import submit as submit_plan
     from orchestrator.local.client import Need
@@ -35,9 +35,9 @@ def submit(
 
     settings = load_settings()
     validated = read_plan(plan, settings, agent=agent, repo=repo)
-    require_repository(validated)
+    repository = local_repository(validated)
     with join(settings, need_of_waiting(settings) if wait else Need.SERVICES) as joined:
-        submitted = submit_plan(joined.fleet, validated, idempotency_key=idempotency_key)
+        submitted = submit_plan(joined.fleet, validated, idempotency_key=idempotency_key, repository=repository)
         for note in submitted.notes:
             say(note)
         if as_json:
