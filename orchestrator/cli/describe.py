@@ -154,3 +154,8 @@ def _name(job: JobView, subtask_id: int | None) -> str:
 
 def _with_error(text: str, error: str) -> str:
     return f"{text}: {shortened(error, 200)}" if error else text
+
+
+def with_full_permissions(job: JobView) -> str:
+    """Whose agents might do anything, such as `#3, #4`; empty where the plan lets none."""
+    return ", ".join(f"#{subtask.subtask_id}" for subtask in job.subtasks if subtask.permissions == "full")

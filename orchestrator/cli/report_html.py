@@ -9,7 +9,7 @@ from html import escape
 from string import Template
 from typing import Any, Final
 
-from orchestrator.cli.describe import event_words, status_words, waits_for
+from orchestrator.cli.describe import event_words, status_words, waits_for, with_full_permissions
 from orchestrator.cli.render import counted, shortened
 from orchestrator.cli.report_figures import Totals, tokens_of, totals
 from orchestrator.cli.report_timeline import timeline, tone
@@ -69,6 +69,8 @@ def _head(job: JobView) -> Iterator[str]:
         facts.append(("Repository", f"<code>{_text(redact_url(job.repo))}</code>"))
         facts.append(("Base", f"<code>{_text(job.base)}</code> at {_commit(job.base_commit)}"))
         facts.append(("Branch", f"<code>{_text(job.branch)}</code> at {_commit(job.head_commit)}"))
+    if unbounded := with_full_permissions(job):
+        facts.append(("Full permissions", unbounded))
     facts.append(("At once", f"at most {plural(job.max_parallel_agents, 'agent')}"))
     yield '<dl class="facts">' + "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts) + "</dl>"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from orchestrator.cli.describe import event_words, status_words
+from orchestrator.cli.describe import event_words, status_words, with_full_permissions
 from orchestrator.cli.render import counted, shortened
 from orchestrator.cli.report_figures import totals
 from orchestrator.cli.summary import conflict_words
@@ -40,6 +40,8 @@ def _head(history: JobHistory) -> Iterator[str]:
     if job.repo:
         head = f" at `{job.head_commit[:10]}`" if job.head_commit else ""
         yield f"- Branch `{job.branch}`{head} of {_text(redact_url(job.repo))}"
+    if unbounded := with_full_permissions(job):
+        yield f"- `permissions: full`: {unbounded}"
     yield ""
 
 

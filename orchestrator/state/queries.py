@@ -244,6 +244,7 @@ def _subtasks_with_newest_attempt() -> Any:
         select(
             *(column for column in subtasks.c if column.name not in ("spec", "result", "feedback", "job_id")),
             func.coalesce(subtasks.c.spec["requires"], literal([], JSONB)).label("requires"),
+            func.coalesce(subtasks.c.spec["permissions"].astext, "edit").label("permissions"),
             *(newest.c[name].label(f"attempt_{name}") for name in _ATTEMPT_COLUMNS),
         )
         .select_from(subtasks.outerjoin(newest, newest.c.subtask_id == subtasks.c.subtask_id))

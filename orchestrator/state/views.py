@@ -65,6 +65,7 @@ class SubtaskView:
     title: str
     agent: str
     requires: tuple[str, ...]
+    permissions: str
     status: str
     outcome: str | None
     error: str | None

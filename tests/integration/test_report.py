@@ -66,6 +66,19 @@ def run(
     return command_line_in_process(monkeypatch, capsys, database_url=database, state_dir=tmp_path / "state")
 
 
+def test_a_report_names_whose_agents_might_do_anything(run: InProcess, engine: Engine, tmp_path: Path) -> None:
+    assert "full" not in run("report").out
+    with engine.begin() as connection:
+        whole = tables.subtasks.c.subtask_id.in_([2, 3])
+        connection.execute(update(tables.subtasks).where(whole).values(spec={"permissions": "full"}))
+    assert "permissions: full for #2, #3\n" in run("report").out
+    assert "- `permissions: full`: #2, #3\n" in run("report", "--markdown").out
+    subtasks = json.loads(run("report", "--json").out)["job"]["groups"][0]["subtasks"]
+    assert [subtask["permissions"] for subtask in subtasks] == ["edit", "full", "full"]
+    run("report", "--html", "page.html")
+    assert "<dt>Full permissions</dt><dd>#2, #3</dd>" in (tmp_path / "page.html").read_text()
+
+
 @pytest.mark.usefixtures("engine")
 def test_a_report_is_text_json_markdown_or_a_page(run: InProcess, tmp_path: Path) -> None:
     said = run("report").out

@@ -40,6 +40,7 @@ def a_subtask(subtask_id: int = 1, status: str = "pending", **values: Any) -> Su
         "title": f"Part {subtask_id}",
         "agent": "shell",
         "requires": (),
+        "permissions": "edit",
         "status": status,
         "outcome": status if is_final else None,
         "error": None,

@@ -93,6 +93,7 @@ def _print_attempts(to: Console, history: JobHistory) -> None:
 
 
 def _print_totals(to: Console, history: JobHistory) -> None:
+    from orchestrator.cli.describe import with_full_permissions
     from orchestrator.cli.render import print_line
     from orchestrator.cli.report_figures import totals
     from orchestrator.text import duration, plural
@@ -105,6 +106,8 @@ def _print_totals(to: Console, history: JobHistory) -> None:
     )
     speed_up = f" · speed-up {sums.speedup_factor:.1f} ×" if sums.speedup_factor else ""
     print_line(to, f"{duration(sums.agent_seconds)} of agents' time in {duration(sums.wall_seconds)}{speed_up}")
+    if unbounded := with_full_permissions(history.job):
+        print_line(to, f"permissions: full for {unbounded}")
     if sums.tokens is not None:
         print_line(to, f"{sums.tokens:,} tokens reported")
     if sums.cost_usd is not None:
