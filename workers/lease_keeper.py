@@ -85,7 +85,7 @@ class LeaseKeeper:
         if now - self._turned_at > STUCK_SECONDS:
             return None
         if now - self._reached_at <= self._lease_seconds / 2:
-            return self._reached_at + self._lease_seconds - min(LONGEST_MARGIN_SECONDS, self._lease_seconds / 20)
+            return self._reached_at + self._lease_seconds - min(LONGEST_MARGIN_SECONDS, self._lease_seconds / 6)
         return min(now, self._reached_at + self._grace_seconds) + self._lease_seconds
 
     def close(self) -> None:
