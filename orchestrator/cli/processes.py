@@ -14,7 +14,6 @@ from typing import IO, TYPE_CHECKING, Final, NoReturn
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
-APPLICATION: Final = "workers.app"
 TASK_COLUMNS: Final = "args,state,received,runtime,worker,name,uuid"
 """Of Flower's page of tasks. `args` is the line that says which subtask it is; Flower alone would leave it out."""
 
@@ -42,7 +41,7 @@ def flower(*, address: str, port: int, basic_auth: str | None) -> Process:
     """Flower on `address:port`. The password travels in a variable: arguments show in every process listing."""
     columns = os.environ.get("FLOWER_TASKS_COLUMNS", TASK_COLUMNS)
     return Process(
-        ("-P", "-m", "celery", "-A", APPLICATION, "flower", f"--address={address}", f"--port={port}"),
+        ("-P", "-m", "workers.flower", f"--address={address}", f"--port={port}"),
         {"FLOWER_TASKS_COLUMNS": columns, **({"FLOWER_BASIC_AUTH": basic_auth} if basic_auth else {})},
     )
 

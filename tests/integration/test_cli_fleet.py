@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from contextlib import closing, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -65,3 +68,31 @@ def test_who_waits_for_a_fleet_starts_nothing_beside_it(fleet: TestFleet, tmp_pa
     assert done.returncode == 0, done.stderr
     assert "on worker@test" in done.stdout
     assert not (state_dir / "keeper.lock").exists()
+
+
+def test_flower_is_not_led_astray_by_a_users_folder_of_our_name(fleet: TestFleet, tmp_path: Path) -> None:
+    (tmp_path / "workers").mkdir()
+    (tmp_path / "workers" / "__init__.py").write_text("raise RuntimeError('this is somebody else')\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flower = subprocess.Popen(
+        [Path(sys.executable).with_name("orchestrator"), "flower", "--port", str(port)],
+        cwd=tmp_path,
+        env={**os.environ, **fleet.variables()},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def status() -> int | None:
+        assert flower.poll() is None, "Flower has ended"
+        with suppress(ConnectionRefusedError), closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+            connection.request("GET", "/workers")
+            return connection.getresponse().status
+        return None
+
+    try:
+        assert wait_until(status, "Flower answers") == 401
+    finally:
+        flower.terminate()
+        flower.wait(timeout=30)

@@ -38,6 +38,11 @@ def test_agents_end_just_before_their_leases_expire(keeper: LeaseKeeper) -> None
     assert allowed(keeper, seconds_since_renewal=10) == 19
 
 
+def test_a_short_lease_leaves_the_guard_a_sixth_of_it(keeper: LeaseKeeper) -> None:
+    keeper._lease_seconds = 3
+    assert allowed(keeper, seconds_since_renewal=0) == 2.5
+
+
 def test_while_the_database_is_away_a_worker_that_is_heard_keeps_its_agents_until_the_grace_is_over(
     keeper: LeaseKeeper,
 ) -> None:

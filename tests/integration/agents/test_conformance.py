@@ -112,7 +112,7 @@ def test_eight_at_once(program: Program, fleet: TestFleet, model: ModelServer, t
 def test_no_key_is_anywhere_though_the_agent_has_printed_it(
     fleet: TestFleet, model: ModelServer, tmp_path: Path
 ) -> None:
-    """The database as a whole, the logs of every process, and what Redis was told pass through no filter of ours."""
+    """The database as a whole and the logs of every process, as they are stored."""
     CLAUDE.require()
     script = Script([shell("env; echo hi > a.txt"), say(f"The key is {KEY}.")])
     repository = new_repository(tmp_path / "repository")
