@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Engine
@@ -30,6 +31,14 @@ LONGEST_MARGIN_SECONDS: Final = 1.0
 """What the guard gets to end the agents of a worker that stands still, before their leases expire."""
 
 
+@dataclass
+class _Held:
+    """A lease, and the monotonic instant from which on it lasts for its whole length, at least."""
+
+    stop: StopSignal
+    kept_at: float
+
+
 class LeaseKeeper:
     """Renews every lease that is held. `interrupt` stops all agents of this worker, those that come later too."""
 
@@ -40,7 +49,7 @@ class LeaseKeeper:
         self._lease_seconds = lease_seconds
         self._renew_seconds = min(renew_seconds, lease_seconds / 3)
         self._grace_seconds = unreachable_grace_seconds
-        self._held: dict[str, StopSignal] = {}
+        self._held: dict[str, _Held] = {}
         self._lock = threading.Lock()
         self._interrupted = threading.Event()
         self._closed = threading.Event()
@@ -49,11 +58,14 @@ class LeaseKeeper:
         self._thread.start()
 
     @contextmanager
-    def holding(self, token: str) -> Iterator[StopSignal]:
-        """Keep this lease while the block runs; the signal inside it says when the agent must stop, and why."""
+    def holding(self, token: str, *, asked_at: float) -> Iterator[StopSignal]:
+        """Keep this lease while the block runs; the signal inside it says when the agent must stop, and why.
+
+        `asked_at` is the monotonic instant before the claim was sent.
+        """
         stop = StopSignal()
         with self._lock:
-            self._held[token] = stop
+            self._held[token] = _Held(stop, asked_at)
         if self._interrupted.is_set():
             stop.set(INTERRUPTED)
         try:
@@ -63,11 +75,19 @@ class LeaseKeeper:
                 del self._held[token]
             stop.close()
 
+    def confirm(self, token: str) -> None:
+        """Before an agent begins: a worker that stood still since its claim may have lost the lease, and its guard found
+        nothing to end. Asks the database unless the lease is known to stand; `stop` says what it answered. Raises
+        `DatabaseUnavailable`."""
+        held = self._snapshot()
+        if time.monotonic() - held[token].kept_at > self._lease_seconds / 2:
+            self._renew({token: held[token]})
+
     def interrupt(self) -> None:
         """The worker is asked to stop: end its agents. Their attempts are recorded as `interrupted`."""
         self._interrupted.set()
-        for stop in self._snapshot().values():
-            stop.set(INTERRUPTED)
+        for held in self._snapshot().values():
+            held.stop.set(INTERRUPTED)
 
     @property
     def interrupted(self) -> bool:
@@ -93,7 +113,7 @@ class LeaseKeeper:
         self._closed.set()
         self._thread.join(timeout=5)
 
-    def _snapshot(self) -> dict[str, StopSignal]:
+    def _snapshot(self) -> dict[str, _Held]:
         with self._lock:
             return dict(self._held)
 
@@ -118,19 +138,22 @@ class LeaseKeeper:
                     extra={"event": "lease.database_away", "error": error.message},
                 )
                 if silent_for > self._grace_seconds:
-                    for stop in held.values():
-                        stop.set(UNREACHABLE)
+                    for one in held.values():
+                        one.stop.set(UNREACHABLE)
             except Exception:
                 # This thread is what keeps paid work alive: it outlives every surprise.
                 log.exception("Leases could not be renewed.", extra={"event": "lease.renewal_failed"})
 
-    def _renew(self, held: dict[str, StopSignal]) -> None:
+    def _renew(self, held: dict[str, _Held]) -> None:
+        began = time.monotonic()
         with translated(), self._engine.begin() as connection:
             connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
             renewals = {renewal.token: renewal for renewal in leases.renew(connection, list(held), self._lease_seconds)}
-        for token, stop in held.items():
+        for token, one in held.items():
             if token not in renewals:
                 # Its own thread may have recorded the end a moment ago; then nobody listens to this signal any more.
-                stop.set(LEASE_LOST)
-            elif renewals[token].ending:
-                stop.set(renewals[token].ending or "cancelled")
+                one.stop.set(LEASE_LOST)
+                continue
+            one.kept_at = began
+            if renewals[token].ending:
+                one.stop.set(renewals[token].ending or "cancelled")

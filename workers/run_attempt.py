@@ -42,6 +42,7 @@ def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, chord_id: st
     False means that this message has done its work and the subtask has not: it waits for a place or for its back-off,
     or another worker holds it. Never raises for an agent, a repository or a database that fails.
     """
+    asked_at = time.monotonic()
     try:
         if runner.keeper.interrupted:
             return _hand_back(runner, job_id, subtask_id)
@@ -57,7 +58,7 @@ def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, chord_id: st
         subtask_id,
         extra={"event": "attempt.started", "job_id": job_id, "subtask_id": subtask_id, "attempt": claim.number},
     )
-    with runner.keeper.holding(claim.lease_token) as stop:
+    with runner.keeper.holding(claim.lease_token, asked_at=asked_at) as stop:
         fault_point("after_claim_before_workspace")
         runner.logs.open(claim.attempt_id, job_id, subtask_id)
         end = _work(runner, claim, stop)
@@ -86,7 +87,7 @@ def _work(runner: AgentRunner, claim: Claim, stop: StopSignal) -> AttemptEnd:
         subtask = ResolvedSubtask.model_validate(claim.spec)
         agent = agent_class(claim.agent, runner.settings)()
         if isinstance(agent, InProcessAgent) and subtask.check is None and not subtask.expect_changes:
-            return _run_here(claim, subtask, agent, stop)
+            return _run_here(runner, claim, subtask, agent, stop)
         with ExitStack() as resources:
             workspace = _prepare(runner, claim, stop, resources)
             watch = resources.enter_context(
@@ -130,9 +131,10 @@ def _prepare(runner: AgentRunner, claim: Claim, stop: StopSignal, resources: Exi
 
 
 def _run_here(
-    claim: Claim, subtask: ResolvedSubtask, agent: InProcessAgent[AgentConfig], stop: StopSignal
+    runner: AgentRunner, claim: Claim, subtask: ResolvedSubtask, agent: InProcessAgent[AgentConfig], stop: StopSignal
 ) -> AttemptEnd:
     """An agent in this process: no folder, no prompt, nothing to commit."""
+    runner.keeper.confirm(claim.lease_token)
     config = agent.config_model.model_validate(dict(subtask.agent.config))
     ending, said = run_in_process(agent, config, Patience(stop, seconds_left(claim, subtask)))
     return judge(ending, said, idle_timeout_seconds=None, deadline_passed=claim.deadline_passed)
@@ -141,7 +143,7 @@ def _run_here(
 def _run_in(attempt: Attempt) -> AttemptEnd:
     claim = attempt.claim
     if isinstance(attempt.agent, InProcessAgent):
-        end = _run_here(claim, attempt.subtask, attempt.agent, attempt.stop)
+        end = _run_here(attempt.runner, claim, attempt.subtask, attempt.agent, attempt.stop)
     else:
         prompt = brief(attempt.runner.fleet, claim, attempt.subtask)
         attempt.prompt_file.write_text(prompt)

@@ -24,6 +24,7 @@ def run_program(attempt: Attempt, prompt: str) -> AttemptEnd:
     refused = _refused_here(attempt) or _missing_here(attempt, launch, env)
     if refused is not None:
         return refused
+    attempt.runner.keeper.confirm(attempt.claim.lease_token)
     try:
         ending = _supervise(attempt, launch, env)
     except (FileNotFoundError, PermissionError) as error:

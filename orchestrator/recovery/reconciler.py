@@ -106,8 +106,7 @@ class Reconciler:
             try:
                 self.tick()
             except DatabaseUnavailable as error:
-                # Workers may be cut off as well: none of them loses a lease until it had time to renew.
-                self._expire_from = time.monotonic() + self._fleet.settings.lease_seconds
+                self._spare_leases()
                 log.warning("The reconciler waits: %s", error.message, extra={"event": "reconciler.database_away"})
             except Exception:
                 # The net must not tear: what one tick could not mend the next one finds again.
@@ -115,15 +114,24 @@ class Reconciler:
 
     def tick(self) -> list[Finding]:
         """Look once, move on what is found, and say what that was."""
+        began = time.monotonic()
         with translated(), self._fleet.engine.connect() as connection:
             grace = {"grace": self._fleet.settings.body_grace_seconds, "publisher": outbox.PUBLISHER_SECONDS}
             rows = connection.execute(_STANDS_STILL, grace)
             findings = [Finding(row.kind, row.job_id or "", row.number or 0) for row in rows]
+        if time.monotonic() - began > self._fleet.settings.lease_seconds / 2:
+            self._spare_leases()  # the database stood still, and its clock did not
         with translated():
             for finding in findings:
                 fault_point("reconciler_after_look_before_move")
                 self._moves[finding.kind](finding)
         return findings
+
+    def _spare_leases(self) -> None:
+        """Workers may be cut off from the database as well: none loses a lease until it had time to renew. A worker that
+        stands still before it has noticed that the database is back is ended by its guard a third of a lease later than
+        others, hence more than one lease."""
+        self._expire_from = time.monotonic() + leases.OUTAGE_LEASES * self._fleet.settings.lease_seconds
 
     def _publish(self, _finding: Finding) -> None:
         with self._fleet.engine.connect() as connection:

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection, text
+
+OUTAGE_LEASES: Final = 1.5
+"""For so many lease times after an outage of the database no lease expires. Workers hear within a third of one that it
+is back, and for a whole one from then on their agents may run."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +60,19 @@ class ExpiredLease:
 
 
 def expired(connection: Connection, lease_seconds: float) -> list[ExpiredLease]:
-    """Attempts to take away. None while the server has not been up for one lease: workers may have been unable to
-    renew through its restart, and paid work is not thrown away for an outage."""
+    """Attempts to take away. None while the server has just been started: workers may have been unable to renew
+    through its restart, and paid work is not thrown away for an outage."""
     rows = connection.execute(
         text(
             """
             SELECT a.lease_token, a.job_id, a.subtask_id, a.worker, s.redeliveries
             FROM attempts a JOIN subtasks s ON s.job_id = a.job_id AND s.subtask_id = a.subtask_id
             WHERE a.status = 'running' AND a.lease_expires_at < clock_timestamp()
-              AND pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => :lease_seconds)
+              AND pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => :up_seconds)
             ORDER BY a.lease_expires_at
             """
         ),
-        {"lease_seconds": lease_seconds},
+        {"up_seconds": OUTAGE_LEASES * lease_seconds},
     )
     return [ExpiredLease(*row) for row in rows]
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event, text
 
 from orchestrator.dispatch.dispatcher import start_job
+from orchestrator.recovery.reconciler import Reconciler
+from orchestrator.state.leases import OUTAGE_LEASES
 from orchestrator.state.transitions import subtasks
 from tests.support.fleet import TestFleet
 from tests.support.repositories import shell
 from tests.support.waiting import wait_until
+from workers.judgement import LEASE_LOST
 from workers.lease_keeper import LeaseKeeper
 
 pytestmark = pytest.mark.stack
@@ -23,22 +28,11 @@ AGENTS = 40
 
 def test_a_renewal_is_one_statement_whatever_the_number_of_agents(fleet: TestFleet) -> None:
     """All forty leases are longer after one UPDATE."""
-    engine = fleet.client.engine
-    plan = {
-        "title": "Many",
-        "max_parallel_agents": AGENTS,
-        "subtasks": [shell(n, "true") for n in range(1, AGENTS + 1)],
-    }
-    job_id = fleet.submit(plan)
-    start_job(fleet.client, job_id)
-    tokens = [f"token-{number}" for number in range(AGENTS)]
-    wanted = [subtasks.Wanted(subtask_id, None, token) for subtask_id, token in enumerate(tokens, start=1)]
-    assert None not in subtasks.claim(engine, job_id, wanted, worker="w", lease_seconds=3.0)
-    said: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda _c, _u, statement, *_: said.append(statement))
-    keeper = LeaseKeeper(engine, lease_seconds=60.0, renew_seconds=0.05, unreachable_grace_seconds=60.0)
+    tokens = claimed(fleet, AGENTS)
+    said = statements(fleet.client.engine)
+    keeper = LeaseKeeper(fleet.client.engine, lease_seconds=60.0, renew_seconds=0.05, unreachable_grace_seconds=60.0)
     with ExitStack() as held:
-        stops = [held.enter_context(keeper.holding(token)) for token in tokens]
+        stops = [held.enter_context(keeper.holding(token, asked_at=time.monotonic())) for token in tokens]
         said.clear()  # a turn that has begun with fewer of them counts as well as any other
         longer = "SELECT 1 FROM attempts WHERE lease_expires_at > clock_timestamp() + interval '30 s'"
         wait_until(lambda: len(fleet.rows(longer)) == AGENTS, "all leases are renewed")
@@ -47,6 +41,31 @@ def test_a_renewal_is_one_statement_whatever_the_number_of_agents(fleet: TestFle
     renewals = [statement for statement in said if "UPDATE attempts" in statement]
     turns = [statement for statement in said if "synchronous_commit" in statement]
     assert 1 <= len(renewals) == len(turns)
+
+
+def test_before_an_agent_begins_an_old_lease_is_asked_for_and_a_young_one_is_not(fleet: TestFleet) -> None:
+    """A worker that stood still between claim and agent must not begin what another has in hand."""
+    kept, lost = claimed(fleet, 2)
+    with fleet.client.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE attempts SET lease_token = 'another' WHERE lease_token = :lost"), {"lost": lost}
+        )
+    said = statements(fleet.client.engine)
+    keeper = LeaseKeeper(fleet.client.engine, lease_seconds=60.0, renew_seconds=20.0, unreachable_grace_seconds=60.0)
+    now = time.monotonic()
+    with keeper.holding(kept, asked_at=now) as stop:
+        keeper.confirm(kept)
+        assert (stop.reason, said) == (None, [])
+    with keeper.holding(kept, asked_at=now - 40) as stop:
+        keeper.confirm(kept)
+        assert stop.reason is None
+        assert len(said) == 2
+        keeper.confirm(kept)  # by now it is known to stand
+        assert len(said) == 2
+    with keeper.holding(lost, asked_at=now - 40) as stop:
+        keeper.confirm(lost)
+        assert stop.reason == LEASE_LOST
+    keeper.close()
 
 
 def test_a_lost_workers_agents_are_at_work_elsewhere_within_five_seconds_of_its_lease(
@@ -71,3 +90,43 @@ def test_a_lost_workers_agents_are_at_work_elsewhere_within_five_seconds_of_its_
     )
     assert sorted(row["subtask_id"] for row in late) == [1, 2, 3]
     assert all(row["after"].total_seconds() <= 5 for row in late), late
+
+
+def test_while_the_database_stood_still_no_lease_was_lost(fleet: TestFleet) -> None:
+    """Its clock went on, and workers could not renew: whoever has waited for it as well gives them the time."""
+    claimed(fleet, 1)
+    waited, fresh = Reconciler(fleet.client), Reconciler(fleet.client)
+    lease_seconds = fleet.settings.lease_seconds
+    up = f"SELECT 1 WHERE pg_postmaster_start_time() < clock_timestamp() - interval '{OUTAGE_LEASES * lease_seconds} s'"
+    wait_until(lambda: fleet.rows(up), "the server's own start is no reason any more")
+    with fleet.client.engine.begin() as connection, ThreadPoolExecutor() as pool:
+        connection.execute(text("UPDATE attempts SET lease_expires_at = clock_timestamp() - interval '1 s'"))
+        connection.execute(text("LOCK TABLE attempts"))
+        look = pool.submit(waited.tick)
+        time.sleep(lease_seconds * 0.6)
+        connection.commit()
+        assert "lease" in {finding.kind for finding in look.result()}
+    status = "SELECT status FROM attempts"
+    assert fleet.rows(status) == [{"status": "running"}]
+    fresh.tick()
+    assert fleet.rows(status) == [{"status": "worker_lost"}]
+    for one in (waited, fresh):
+        one.stop()
+
+
+def claimed(fleet: TestFleet, agents: int) -> list[str]:
+    """The tokens of that many attempts that run."""
+    subtask_ids = range(1, agents + 1)
+    plan = {"title": "Many", "max_parallel_agents": agents, "subtasks": [shell(n, "true") for n in subtask_ids]}
+    job_id = fleet.submit(plan)
+    start_job(fleet.client, job_id)
+    wanted = [subtasks.Wanted(subtask_id, None, f"token-{subtask_id}") for subtask_id in subtask_ids]
+    assert None not in subtasks.claim(fleet.client.engine, job_id, wanted, worker="w", lease_seconds=3.0)
+    return [one.lease_token for one in wanted]
+
+
+def statements(engine: Engine) -> list[str]:
+    """What is said to the database from now on."""
+    said: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda _c, _u, statement, *_: said.append(statement))
+    return said
