@@ -23,6 +23,6 @@ class Table:
             f"| {row} | {' | '.join(found.get(name, '') for name in names)} |" for row, found in self._found.items()
         ]
         text = "\n".join(lines) + "\n"
-        sys.__stdout__.write(f"\n{text}") if sys.__stdout__ else None
+        sys.stdout.write(f"\n{text}")
         if file := os.environ.get("AGENTS_TABLE"):
             Path(file).write_text(text)

@@ -28,10 +28,11 @@ COUNTED = ("input_tokens", "output_tokens", "cache_read_tokens")
 
 
 @pytest.fixture(scope="module")
-def table() -> Iterator[Table]:
+def table(request: pytest.FixtureRequest) -> Iterator[Table]:
     one = Table()
     yield one
-    one.show()
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        one.show()
 
 
 @pytest.fixture(scope="module")
