@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import redis
 
 from orchestrator.process_list import COOKIE_VARIABLE
 from tests.integration.agents.programs import CLAUDE, KEY, PROGRAMS, Program, worker_environment
@@ -43,9 +46,16 @@ def model() -> Iterator[ModelServer]:
 
 
 @pytest.fixture(scope="module")
-def fleet(model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestFleet]:
+def servers() -> Iterator[Services]:
+    both = Services()
+    yield both
+    both.close()
+
+
+@pytest.fixture(scope="module")
+def fleet(servers: Services, model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestFleet]:
     """One worker whose provider is the model, and one whose provider is not there; the plan's `requires` chooses."""
-    servers, folder = Services(), tmp_path_factory.mktemp("agents")
+    folder = tmp_path_factory.mktemp("agents")
     one = open_fleet(servers.postgres.new_database(), servers.redis.url, folder, lease_seconds=10.0, sandboxed=True)
     one.base_environment = worker_environment(model.url, folder / "home")
     one.start_dispatcher()
@@ -54,7 +64,6 @@ def fleet(model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
     one.start_worker("refused", capabilities=["refused"], **refused)
     yield one
     one.close()
-    servers.close()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.title)
@@ -111,14 +120,23 @@ def test_eight_at_once(program: Program, fleet: TestFleet, model: ModelServer, t
 
 
 def test_no_key_is_anywhere_though_the_agent_has_printed_it(
-    fleet: TestFleet, model: ModelServer, tmp_path: Path
+    fleet: TestFleet, servers: Services, model: ModelServer, tmp_path: Path
 ) -> None:
-    """The database as a whole and the logs of every process, as they are stored."""
+    """The database as a whole and the logs of every process, as they are stored, and all that was said to Redis."""
     CLAUDE.require()
     script = Script([shell("env; echo hi > a.txt"), say(f"The key is {KEY}.")])
     repository = new_repository(tmp_path / "repository")
-    job_id = fleet.submit(_plan(CLAUDE, ROWS[0], script, repository))
-    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    with redis.Redis.from_url(servers.redis.client_url) as client, client.monitor() as monitor:
+        job_id = fleet.submit(_plan(CLAUDE, ROWS[0], script, repository))
+        assert fleet.wait_for_end(job_id)["status"] == "completed"
+        client.set("the last word", "")
+        said = []
+        for command in monitor.listen():
+            said += [command["command"], *_decoded(command["command"])]
+            if "the last word" in command["command"]:
+                break
+    assert any(job_id in command for command in said)
+    assert [command for command in said if KEY in command] == []
     assert KEY in model.authorizations  # the agent did have it
     result = fleet.subtasks(job_id)[1]["result"]
     assert result == "The key is ***."
@@ -190,6 +208,15 @@ def _lines_of(fleet: TestFleet, job_id: str) -> str:
 
     chunks = fleet.rows("SELECT content FROM log_chunks WHERE job_id = :id ORDER BY sequence", id=job_id)
     return "\n".join(line.text for chunk in chunks for line in decode_chunk(chunk["content"]))
+
+
+def _decoded(command: str) -> list[str]:
+    """What lies in base64 in it, as the bodies of messages do."""
+    return [
+        b64decode(body).decode("utf-8", "replace")
+        for body in re.findall(r"[A-Za-z0-9+/]{16,}={0,2}", command)
+        if len(body) % 4 == 0
+    ]
 
 
 def _log(fleet: TestFleet) -> str:
