@@ -54,7 +54,7 @@ def _default(name: str) -> str:
     if name in _DEFAULTS_IN_WORDS:
         return _DEFAULTS_IN_WORDS[name]
     match Settings.model_fields[name].get_default(call_default_factory=True):
-        case None | []:
+        case None | [] | {}:
             return "–"
         case float() as number:
             return f"`{number:g}`"

@@ -166,8 +166,8 @@ class Client:
     def _validated(self, plan: Plan | Mapping[str, Any] | str | PathLike[str]) -> ValidatedPlan:
         known = known_agents(self.settings)
         if isinstance(plan, str | PathLike):
-            return load_plan(plan, known_agents=known)
-        return validate_plan(plan, known_agents=known)
+            return load_plan(plan, known_agents=known, prices=self.settings.prices)
+        return validate_plan(plan, known_agents=known, prices=self.settings.prices)
 
     def _find(self, job_id: str) -> str:
         with translated(), self._fleet.engine.connect() as connection:

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from orchestrator.errors import ConfigurationError
+from orchestrator.prices import Price
 
 CONFIG_VARIABLE: Final = "ORCHESTRATOR_CONFIG"
 CONFIG_FILE: Final = "orchestrator.toml"
@@ -111,6 +112,12 @@ class Settings(BaseSettings):
     cgroup: Path | None = Field(
         None,
         description="cgroup v2 folder for the attempts' own groups; default: the worker's group, if systemd delegates it",
+    )
+
+    prices: dict[str, Price] = Field(
+        default_factory=dict,
+        description="USD per million tokens by model, over the table that comes with this version; the variable is a JSON "
+        'object, and a table `[prices."MODEL"]` of the file holds `input`, `output`, `cache_read` and `cache_write`',
     )
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from orchestrator.dispatch.dispatcher import end_job_if_idle, request_end
+from orchestrator.dispatch.dispatcher import end_job_if_idle, request_end, stop_spending
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.errors import DatabaseUnavailable
 from orchestrator.outcomes import COUNTED_AGAINST_RETRIES, FAULTS_OF_THE_FLEET, FAULTS_OF_THE_PROVIDER, Outcome
@@ -63,9 +63,13 @@ class Recorder:
             with translated(), self.fleet.engine.begin() as connection:
                 end_job_if_idle(connection, job_id)
         tokens = {row["lease_token"] for row in landed}
+        owed = jobs.released(released)
+        if any(row["budget_is_spent"] for row in [*locked, *landed]):
+            with translated(), self.fleet.engine.begin() as connection:
+                owed += stop_spending(self.fleet, connection, job_id)
         # The first publishes for all, while the next ones are recorded.
-        messages = [jobs.released(released), *([] for _ in ended[1:])]
-        return [Recorded(one.lease_token in tokens, True, owed) for one, owed in zip(ended, messages, strict=True)]
+        messages = [owed, *([] for _ in ended[1:])]
+        return [Recorded(one.lease_token in tokens, True, told) for one, told in zip(ended, messages, strict=True)]
 
 
 def record(recorder: Recorder, claim: Claim, end: AttemptEnd, stop: StopSignal) -> bool:
@@ -129,6 +133,8 @@ def _end(fleet: Fleet, claim: Claim, end: AttemptEnd, retry: Retry | None) -> Re
         if not subtasks.end_attempt(connection, claim.job_id, _ended(claim, end, retry)):
             return Recorded(landed=False)
         messages = jobs.release(connection, claim.job_id)
+        if job.max_cost_usd is not None:
+            messages += stop_spending(fleet, connection, claim.job_id)
         end_job_if_idle(connection, claim.job_id)
     return Recorded(landed=True, is_final=retry is None, messages=messages)
 

@@ -14,11 +14,13 @@ from workers.agents.protocol import AgentRequest, Launch
 from workers.agents.versions import missing_in_words, program_version
 from workers.attempt import Attempt
 from workers.judgement import ended_from_outside, judge
+from workers.metering import metered, spent_before
 
 
 def run_program(attempt: Attempt, prompt: str) -> AttemptEnd:
     """Everything but the check and the work itself. Raises OSError where the kernel refuses to start anything."""
     request = _request(attempt, prompt)
+    before = spent_before(attempt, request)
     launch = attempt.agent.launch(request)
     env = attempt.environment(launch.env)
     refused = _refused_here(attempt) or _missing_here(attempt, launch, env)
@@ -32,12 +34,13 @@ def run_program(attempt: Attempt, prompt: str) -> AttemptEnd:
     said = attempt.agent.classify(ending, [*attempt.events, *attempt.agent.read_files(request)])
     hide = attempt.redaction.hide
     said = replace(said, error=said.error and hide(said.error), result=said.result and hide(said.result))
-    return judge(
+    end = judge(
         ending,
         said,
         idle_timeout_seconds=attempt.subtask.idle_timeout_seconds,
         deadline_passed=attempt.claim.deadline_passed,
     )
+    return metered(attempt, end, before)
 
 
 def seconds_left(claim: Claim, subtask: ResolvedSubtask) -> float | None:

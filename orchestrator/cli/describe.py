@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.cli.render import shortened
+from orchestrator.ledger import BUDGET_EXCEEDED, in_words, usd_in_words
 from orchestrator.state.views import EventView, GroupView, JobView, SubtaskView
 from orchestrator.text import duration, first_line, in_one_line, plural
 
@@ -20,7 +21,18 @@ def status_words(job: JobView) -> str:
         return f"{job.status}, paused"
     if job.status == "pending":
         return "pending, waits for a dispatcher"
+    if job.reason == BUDGET_EXCEEDED:
+        return f"{job.status}, its budget is spent"
     return job.status
+
+
+def spent_words(job: JobView) -> str:
+    """`$0.60 of $1.00 · 45k tokens`; empty where no agent has told anything, and there is no budget."""
+    words = in_words(job.spent)
+    if job.max_cost_usd is None:
+        return words
+    cost, _, tokens = words.partition(" · ") if job.spent.cost_usd is not None else (usd_in_words(0.0), "", words)
+    return " · ".join(part for part in (f"{cost} of {usd_in_words(job.max_cost_usd)}", tokens) if part)
 
 
 def places_taken(job: JobView) -> int:
@@ -52,7 +64,10 @@ def waits_for(job: JobView, group: GroupView, subtask: SubtaskView) -> str:
         return f"retry in {duration((subtask.not_before - job.now).total_seconds())}"
     if job.paused_at is not None:
         return "waits: the job is paused"
-    return f"waits for a free place ({places_taken(job)} of {job.max_parallel_agents} taken)"
+    taken = places_taken(job)
+    if job.max_cost_usd is not None and taken < job.max_parallel_agents:
+        return "waits: the agents at work may use up the budget"
+    return f"waits for a free place ({taken} of {job.max_parallel_agents} taken)"
 
 
 def _waits_for_worker(job: JobView, subtask: SubtaskView) -> str:
@@ -87,6 +102,8 @@ def _job_event(job: JobView, event: EventView, error: str) -> str | None:
         case "job.end_requested":
             reason = event.data.get("reason")
             return "the job is being cancelled" if reason == "cancelled" else f"the job is being ended: {reason}"
+        case "job.budget_exceeded":
+            return f"no new agent starts: {error}"
         case "job.finished":
             return _with_error(f"job {event.data.get('status')}", error)
         case _:
@@ -124,6 +141,8 @@ def _subtask_event(job: JobView, event: EventView, error: str) -> str | None:
             return _with_error(f"{_name(job, event.subtask_id)} failed at the merge, {outcome}", error)
         case "subtasks.skipped":
             return _with_error(f"skipped: {_ids(event)}", error)
+        case "subtasks.failed":
+            return _with_error(f"not tried again: {_ids(event)}", error)
         case "subtasks.cancelled":
             return f"cancelled: {_ids(event)}"
         case "subtasks.reopened":

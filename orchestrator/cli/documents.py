@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.cli.describe import waits_for
 from orchestrator.cli.render import instant, seconds
 from orchestrator.cli.report_figures import Totals, totals
+from orchestrator.ledger import Spending
 from orchestrator.redaction import redact_url
 from orchestrator.state.history import AttemptRecord, JobHistory
 from orchestrator.state.views import EventView, GroupRunView, GroupView, JobLine, JobView, SubtaskView
@@ -44,6 +45,8 @@ def job(view: JobView) -> dict[str, Any]:
         "head_commit": view.head_commit,
         "max_parallel_agents": view.max_parallel_agents,
         "deadline_at": instant(view.deadline_at),
+        "max_cost_usd": view.max_cost_usd,
+        "spent": _spending(view.spent),
         "paused_at": instant(view.paused_at),
         "cancel_requested_at": instant(view.cancel_requested_at),
         "created_at": instant(view.created_at),
@@ -76,6 +79,7 @@ def _group(view: JobView, group: GroupView) -> dict[str, Any]:
         "finished_at": instant(group.finished_at),
         "wall_seconds": seconds(group.wall_seconds),
         "speedup_factor": seconds(group.speedup_factor),
+        "spent": _spending(group.spent),
         "runs": [_group_run(run) for run in group.runs],
         "subtasks": [_subtask(view, group, subtask) for subtask in group.subtasks],
     }
@@ -115,6 +119,7 @@ def _subtask(view: JobView, group: GroupView, subtask: SubtaskView) -> dict[str,
         "agent_duration_seconds": seconds(attempt.agent_duration_seconds) if attempt else None,
         "exit_code": attempt.exit_code if attempt else None,
         "files_changed": list(attempt.files_changed) if attempt else [],
+        "spent": _spending(subtask.spent),
         "commit": subtask.commit,
         "merged_at": instant(subtask.merged_at),
         "not_before": instant(subtask.not_before),
@@ -145,8 +150,7 @@ def _totals(sums: Totals) -> dict[str, Any]:
         "agent_seconds": seconds(sums.agent_seconds),
         "completed_agent_seconds": seconds(sums.completed_agent_seconds),
         "speedup_factor": seconds(sums.speedup_factor),
-        "tokens": sums.tokens,
-        "cost_usd": sums.cost_usd,
+        **_spending(sums.spent),
     }
 
 
@@ -166,6 +170,22 @@ def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
         "files_changed": list(attempt.files_changed),
         "commit": attempt.commit,
         "ref": attempt.ref,
+        "model": attempt.model,
         "usage": dict(attempt.usage) if attempt.usage is not None else None,
         "cost_usd": attempt.cost_usd,
+        "cost_estimated": attempt.cost_estimated,
+        "cost_unknown": attempt.cost_unknown,
+        "reported_usage": dict(attempt.reported_usage) if attempt.reported_usage is not None else None,
+        "reported_cost_usd": attempt.reported_cost_usd,
+    }
+
+
+def _spending(spent: Spending) -> dict[str, Any]:
+    return {
+        "usage": dict(spent.usage),
+        "tokens": spent.tokens,
+        "tokens_incomplete": spent.tokens_incomplete,
+        "cost_usd": spent.cost_usd,
+        "cost_estimated": spent.estimated,
+        "cost_incomplete": spent.cost_incomplete,
     }

@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.access.follow import Update
-from orchestrator.cli.describe import group_words, status_words, waits_for
+from orchestrator.cli.describe import group_words, spent_words, status_words, waits_for
 from orchestrator.cli.render import STYLES, shortened
 from orchestrator.state.views import GroupView, JobView, SubtaskView
 from orchestrator.text import duration, first_line, in_one_line, plural
@@ -178,4 +178,6 @@ class Tree:
                 bar.append(f" · {count} {word}")
         if job.duration_seconds is not None:
             bar.append(f" · {duration(job.duration_seconds + (0.0 if job.is_final else self.seconds_since_read))}")
+        if spent := spent_words(job):
+            bar.append(f" · {spent}")
         return bar

@@ -39,7 +39,7 @@ def read_plan(
     from orchestrator.plan.validate import load_plan, validate_plan
 
     known = known_agents(settings)
-    validated = load_plan(path, known_agents=known)
+    validated = load_plan(path, known_agents=known, prices=settings.prices)
     plan = validated.plan
     if agent is not None:
         defaults = plan.defaults.model_copy(update={"agent": AgentSpec(name=agent)})
@@ -47,7 +47,7 @@ def read_plan(
     if repo is not None:
         plan = plan.model_copy(update={"repo": repo})
     if plan is not validated.plan:
-        validated = validate_plan(plan, known_agents=known, source=str(path))
+        validated = validate_plan(plan, known_agents=known, source=str(path), prices=settings.prices)
     if tell_warnings:
         for warning in validated.warnings:
             say(f"warning: {warning}")

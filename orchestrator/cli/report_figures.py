@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
+from orchestrator.ledger import Spending, spending
 from orchestrator.state.history import AttemptRecord, JobHistory
+from orchestrator.text import plural
 
 LONGEST_IDLE_SHARE = 0.1
 """A pause in which nobody worked, before a retry on the next day, is drawn no longer than this share of the work."""
@@ -16,7 +18,7 @@ LONGEST_IDLE_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Totals:
-    """Figures of the whole job. Durations are seconds; tokens and cost are None where no agent has reported any."""
+    """Figures of the whole job. Durations are seconds."""
 
     subtasks: Mapping[str, int]
     """By status; a status that none has is left out."""
@@ -35,8 +37,7 @@ class Totals:
     """From the first to the last moment at which a group was under way, without pauses between them."""
     speedup_factor: float | None
     """completed_agent_seconds / wall_seconds"""
-    tokens: int | None
-    cost_usd: float | None
+    spent: Spending
 
 
 def totals(history: JobHistory) -> Totals:
@@ -44,8 +45,6 @@ def totals(history: JobHistory) -> Totals:
     first = {attempt.subtask_id for attempt in history.attempts}
     useful = _agent_seconds(completed)
     wall = sum(end - start for start, end in busy_spans(history))
-    reported = [tokens for attempt in history.attempts if (tokens := tokens_of(attempt)) is not None]
-    costs = [attempt.cost_usd for attempt in history.attempts if attempt.cost_usd is not None]
     return Totals(
         subtasks=dict(Counter(subtask.status for subtask in history.job.subtasks)),
         attempts=len(history.attempts),
@@ -57,15 +56,20 @@ def totals(history: JobHistory) -> Totals:
         completed_agent_seconds=useful,
         wall_seconds=wall,
         speedup_factor=useful / wall if wall else None,
-        tokens=sum(reported) if reported else None,
-        cost_usd=sum(costs) if costs else None,
+        spent=spending(history.attempts),
     )
 
 
-def tokens_of(attempt: AttemptRecord) -> int | None:
-    """All tokens that the agent reported, of every kind; None where it reported none."""
-    counts = [value for value in (attempt.usage or {}).values() if isinstance(value, int)]
-    return sum(counts) if counts else None
+def without_figures(history: JobHistory) -> list[str]:
+    """Why a sum is incomplete: how many attempts have no cost, and which models would need a price."""
+    unknown = [attempt for attempt in history.attempts if attempt.cost_unknown]
+    if not unknown or not history.job.spent:
+        return []
+    models = sorted({attempt.model or "a model that nobody names" for attempt in unknown if attempt.usage})
+    silent = sum(not attempt.usage for attempt in unknown)
+    lines = [f"no price is known for {', '.join(models)}: its tokens are counted without their cost"] if models else []
+    lines += [f"{plural(silent, 'attempt')} ended without telling what it had used"] if silent else []
+    return lines
 
 
 def _agent_seconds(attempts: Iterable[AttemptRecord]) -> float:

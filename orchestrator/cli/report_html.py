@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from orchestrator.cli.describe import event_words, status_words, waits_for, with_full_permissions
 from orchestrator.cli.render import counted, shortened
-from orchestrator.cli.report_figures import Totals, tokens_of, totals
+from orchestrator.cli.report_figures import Totals, totals
 from orchestrator.cli.report_timeline import timeline, tone
 from orchestrator.cli.summary import conflict_words
+from orchestrator.ledger import Spending, cost_in_words, spending
 from orchestrator.redaction import redact_url
 from orchestrator.state.history import AttemptRecord, JobHistory
 from orchestrator.state.views import GroupView, JobView, SubtaskView
@@ -86,13 +87,19 @@ def _figures(sums: Totals) -> Iterator[str]:
         (str(sums.files_changed), "files changed"),
         (str(sums.conflicts), "conflict" if sums.conflicts == 1 else "conflicts"),
     ]
-    if sums.tokens is not None:
-        shown.append((f"{sums.tokens:,}", "tokens"))
-    if sums.cost_usd is not None:
-        shown.append((f"${sums.cost_usd:,.2f}", "reported cost"))
+    if sums.spent.tokens is not None:
+        shown.append((_tokens(sums.spent), "tokens"))
+    if sums.spent.cost_usd is not None:
+        shown.append((cost_in_words(sums.spent), "cost, partly estimated" if sums.spent.estimated else "cost"))
     yield '<section class="figures">'
     yield from (f"<div><b>{_text(value)}</b><span>{_text(name)}</span></div>" for value, name in shown)
     yield "</section>"
+
+
+def _tokens(spent: Spending) -> str:
+    if spent.tokens is None:
+        return "–"
+    return f"{'at least ' if spent.tokens_incomplete else ''}{spent.tokens:,}"
 
 
 def _attempts_counted(sums: Totals) -> str:
@@ -162,8 +169,7 @@ def _subtask_row(
     job: JobView, group: GroupView, subtask: SubtaskView, by_subtask: dict[int, list[AttemptRecord]]
 ) -> list[str]:
     attempts = by_subtask.get(subtask.subtask_id, [])
-    tokens = [count for attempt in attempts if (count := tokens_of(attempt)) is not None]
-    costs = [attempt.cost_usd for attempt in attempts if attempt.cost_usd is not None]
+    spent = spending(attempts)
     newest = subtask.attempt
     told = subtask.error or waits_for(job, group, subtask)
     outcome = f" ({subtask.outcome})" if subtask.outcome not in (None, subtask.status) else ""
@@ -175,8 +181,8 @@ def _subtask_row(
         _status(subtask.status, f"{subtask.status}{outcome}"),
         str(subtask.attempts),
         duration(newest.duration_seconds) if newest else "–",
-        f"{sum(tokens):,}" if tokens else "–",
-        f"${sum(costs):,.2f}" if costs else "–",
+        _tokens(spent),
+        _text(cost_in_words(spent)),
         _files(newest.files_changed if newest else ()),
         _commit(subtask.commit),
     ]
@@ -184,7 +190,20 @@ def _subtask_row(
 
 def _attempts(history: JobHistory) -> Iterator[str]:
     yield "<h2>Attempts</h2>"
-    headers = ("#subtask", "#attempt", "worker", "agent", "started", "#time", "#agent", "outcome", "#exit", "")
+    headers = (
+        "#subtask",
+        "#attempt",
+        "worker",
+        "agent",
+        "started",
+        "#time",
+        "#agent",
+        "#tokens",
+        "#cost",
+        "outcome",
+        "#exit",
+        "",
+    )
     rows = [
         [
             f'<a href="#subtask-{attempt.subtask_id}">{attempt.subtask_id}</a>',
@@ -194,6 +213,8 @@ def _attempts(history: JobHistory) -> Iterator[str]:
             _utc(attempt.started_at),
             duration(((attempt.finished_at or history.job.now) - attempt.started_at).total_seconds()),
             duration(attempt.agent_duration_seconds),
+            _tokens(spending([attempt])),
+            _text(cost_in_words(spending([attempt]))),
             _status(attempt.status),
             "–" if attempt.exit_code is None else str(attempt.exit_code),
             _error(attempt.error) if attempt.status != "completed" else "",

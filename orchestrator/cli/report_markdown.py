@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from orchestrator.cli.describe import event_words, status_words, with_full_permissions
+from orchestrator.cli.describe import event_words, spent_words, status_words, with_full_permissions
 from orchestrator.cli.render import counted, shortened
 from orchestrator.cli.report_figures import totals
 from orchestrator.cli.summary import conflict_words
+from orchestrator.ledger import in_words
 from orchestrator.redaction import redact_url
 from orchestrator.state.history import JobHistory
 from orchestrator.text import duration, in_one_line, plural
@@ -33,10 +34,8 @@ def _head(history: JobHistory) -> Iterator[str]:
     yield f"- Subtasks completed: {counted(sums.subtasks)}; {plural(sums.attempts, 'attempt')}, {plural(sums.workers, 'worker')}"
     speed_up = f", speed-up {sums.speedup_factor:.1f} ×" if sums.speedup_factor else ""
     yield f"- {duration(sums.wall_seconds)} wall time, {duration(sums.agent_seconds)} of agents' time{speed_up}"
-    if sums.tokens is not None or sums.cost_usd is not None:
-        reported = [f"{sums.tokens:,} tokens"] if sums.tokens is not None else []
-        reported += [f"${sums.cost_usd:,.2f}"] if sums.cost_usd is not None else []
-        yield f"- {', '.join(reported)} reported"
+    if spent := spent_words(job):
+        yield f"- Spent: {_text(spent)}"
     if job.repo:
         head = f" at `{job.head_commit[:10]}`" if job.head_commit else ""
         yield f"- Branch `{job.branch}`{head} of {_text(redact_url(job.repo))}"
@@ -56,11 +55,12 @@ def _groups(history: JobHistory) -> Iterator[str]:
             str(len(group.subtasks)),
             duration(group.wall_seconds),
             f"{group.speedup_factor:.1f} ×" if group.speedup_factor else "–",
+            _text(in_words(group.spent)) or "–",
             _text(group.error),
         )
         for group in history.job.groups
     ]
-    yield from _table(("group", "status", "runs", "subtasks", "wall time", "speed-up", ""), rows)
+    yield from _table(("group", "status", "runs", "subtasks", "wall time", "speed-up", "spent", ""), rows)
 
 
 def _subtasks(history: JobHistory) -> Iterator[str]:
@@ -76,12 +76,13 @@ def _subtasks(history: JobHistory) -> Iterator[str]:
             str(subtask.attempts),
             duration(subtask.attempt.duration_seconds) if subtask.attempt else "–",
             str(len(subtask.attempt.files_changed)) if subtask.attempt else "–",
+            _text(in_words(subtask.spent)) or "–",
             f"`{subtask.commit[:10]}`" if subtask.commit else "–",
         )
         for group in history.job.groups
         for subtask in group.subtasks
     ]
-    yield from _table(("group", "id", "title", "agent", "status", "tries", "time", "files", "commit"), rows)
+    yield from _table(("group", "id", "title", "agent", "status", "tries", "time", "files", "spent", "commit"), rows)
 
 
 def _failures(history: JobHistory) -> Iterator[str]:

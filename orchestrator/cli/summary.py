@@ -10,8 +10,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator.cli.describe import status_words, waits_for
+from orchestrator.cli.describe import spent_words, status_words, waits_for
 from orchestrator.cli.render import STYLES, counted, print_table, shortened
+from orchestrator.ledger import BUDGET_EXCEEDED, in_words
 from orchestrator.outcomes import Outcome
 from orchestrator.redaction import redact_url
 from orchestrator.state.views import GroupView, JobView, SubtaskView
@@ -30,7 +31,8 @@ def print_summary(to: Console, job: JobView) -> None:
     print_groups(to, job)
     counts = Counter(subtask.status for subtask in job.subtasks)
     head = Text.assemble(f"job {job.id}: ", (status_words(job), STYLES.get(job.status, "")))
-    head.append(f" · {counted(counts)} · {duration(job.duration_seconds)}")
+    spent = spent_words(job)
+    head.append(f" · {counted(counts)} · {duration(job.duration_seconds)}{f' · {spent}' if spent else ''}")
     to.print(head, soft_wrap=True)
     if job.error and job.error not in (job.status, job.reason):
         to.print(Text(in_one_line(job.error), style="red"), soft_wrap=True)
@@ -51,7 +53,7 @@ def print_groups(to: Console, job: JobView) -> None:
 def print_subtasks(to: Console, job: JobView) -> None:
     """The table of a job's subtasks, the last column saying how each ended or what it waits for; then the failures."""
     rows = [_row(job, group, subtask) for group in job.groups for subtask in group.subtasks]
-    headers = ("group", "#", "title", "agent", "status", "tries", "time", "files", "")
+    headers = ("group", "#", "title", "agent", "status", "tries", "time", "files", *(["spent"] if job.spent else []), "")
     print_table(to, headers, rows, longest={"title": max(to.width // 3 - 10, 16), "agent": 14})
     failed = [subtask for subtask in job.subtasks if subtask.status in ("failed", "timeout")]
     if failed:
@@ -73,6 +75,8 @@ def group_line(group: GroupView, job: JobView) -> Text:
         line.append(f" · {duration(group.wall_seconds)}")
     if (group.speedup_factor or 0) >= TELLING_SPEED_UP and len(group.subtasks) > 1:
         line.append(f" · speed-up {group.speedup_factor:.1f} ×")
+    if group.spent:
+        line.append(f" · {in_words(group.spent)}")
     if group.error and group.error not in (group.status, job.error):
         line.append(f" · {in_one_line(group.error)}", style="red")
     return line
@@ -109,7 +113,8 @@ def next_lines(job: JobView) -> list[str]:
             lines.append("See which agents are there: orchestrator agents")
         if outcomes - NOTHING_WAS_WRITTEN:
             lines.append(f"See why: orchestrator logs {job.id}")
-        lines.append(f"Try again what did not complete: orchestrator retry {job.id}")
+        more = " --max-cost-usd N" if job.reason == BUDGET_EXCEEDED else ""
+        lines.append(f"Try again what did not complete: orchestrator retry {job.id}{more}")
     return [line for line in lines if line]
 
 
@@ -142,5 +147,6 @@ def _row(job: JobView, group: GroupView, subtask: SubtaskView) -> tuple[Any, ...
         subtask.attempts,
         duration(attempt.duration_seconds) if attempt else "–",
         len(attempt.files_changed) if attempt and finished else "",
+        *([in_words(subtask.spent)] if job.spent else []),
         waits_for(job, group, subtask) or _ending(job, subtask),
     )

@@ -36,14 +36,7 @@ class FrozenChord:
 
 def freeze_chord(app: Celery, job_id: str, group_number: int, subtasks: Sequence[HeaderTask]) -> FrozenChord:
     """Freeze the chord of a group run and tell the backend its size. Raises the broker's errors when it is away."""
-    body: Any = app.signature(
-        MERGE_GROUP,
-        args=(job_id, group_number),
-        immutable=True,
-        queue=CONTROL_QUEUE,
-        argsrepr=f"{job_id[:6]} · group {group_number} · merge",
-        ignore_result=True,
-    )
+    body = merge_message(app, job_id, group_number)
     body.freeze()
     tasks = [
         app.signature(
@@ -63,6 +56,18 @@ def freeze_chord(app: Celery, job_id: str, group_number: int, subtasks: Sequence
     app.backend.set_chord_size(chord_id, len(tasks))
     return FrozenChord(
         chord_id, {task.subtask_id: dict(message) for task, message in zip(subtasks, tasks, strict=True)}
+    )
+
+
+def merge_message(app: Celery, job_id: str, group_number: int) -> Any:
+    """The signature that wakes a group's merge: a chord's body."""
+    return app.signature(
+        MERGE_GROUP,
+        args=(job_id, group_number),
+        immutable=True,
+        queue=CONTROL_QUEUE,
+        argsrepr=f"{job_id[:6]} · group {group_number} · merge",
+        ignore_result=True,
     )
 
 

@@ -12,12 +12,12 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from orchestrator.dispatch.chord import HeaderTask, freeze_chord
+from orchestrator.dispatch.chord import HeaderTask, freeze_chord, merge_message
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.fault_points import fault_point
 from orchestrator.state.engine import translated
-from orchestrator.state.outbox import Message, owe_header
-from orchestrator.state.transitions import groups, jobs, subtasks
+from orchestrator.state.outbox import Message, owe, owe_header
+from orchestrator.state.transitions import budget, groups, jobs, subtasks
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +142,21 @@ def end_job_if_idle(connection: Connection, job_id: str) -> bool:
         return False
     groups.end_groups(connection, job_id, "cancelled", error)
     return True
+
+
+def stop_spending(fleet: Fleet, connection: Connection, job_id: str) -> list[Message]:
+    """Let nothing of a job start any more once its budget is spent. Returns the message to publish after the commit.
+
+    Called, where the job has a budget, by whoever recorded an attempt's end, and by the reconciler. Agents at work end
+    normally; whoever finds that none is left wakes the merge, with which the job fails.
+    """
+    job = jobs.lock_job(connection, job_id)
+    if job is None or job.status != "running" or not job.budget_is_spent or job.steered_to_its_end:
+        return []
+    if not budget.refuse_what_is_left(connection, job):
+        return []
+    number = budget.group_to_merge(connection, job_id)
+    return [] if number is None else [owe(connection, job_id, dict(merge_message(fleet.app, job_id, number)))]
 
 
 def _lowest_pending_group(connection: Connection, job_id: str) -> int | None:

@@ -21,6 +21,7 @@ from orchestrator.dispatch.group_work import GroupWork, read_group_work
 from orchestrator.dispatch.next_step import MergedGroup, Proceed, SendBack, next_step
 from orchestrator.errors import BadInput, DatabaseUnavailable, LeaseLost, OrchestratorException
 from orchestrator.fault_points import fault_point
+from orchestrator.ledger import BUDGET_EXCEEDED
 from orchestrator.merge.branches import MergeWorkspace, ensure_branch, merge_attempts, push_branch
 from orchestrator.merge.conflicts import Conflict
 from orchestrator.merge.group_check import run_group_check
@@ -28,7 +29,7 @@ from orchestrator.outcomes import Outcome, SubtaskOutcome
 from orchestrator.process_tree import owner_of_this_process
 from orchestrator.state.engine import translated
 from orchestrator.state.outbox import Message
-from orchestrator.state.transitions import groups, jobs, subtasks
+from orchestrator.state.transitions import budget, groups, jobs, subtasks
 from orchestrator.state.transitions.groups import GroupRunRecord, MergeClaim
 from orchestrator.supervisor import StopSignal
 
@@ -164,6 +165,9 @@ def _record(fleet: Fleet, connection: Connection, claim: MergeClaim, work: Group
         repairable=[n for n in sorted({*done.merged, *work.merged_before}) if work.failures_left[n] > 0],
     )
     step = next_step(group, work.on_failure, ending=job.steered_to_its_end)
+    unaffordable = job.budget_is_spent and isinstance(step, SendBack)
+    if unaffordable:
+        step = next_step(group, work.on_failure, ending=True)
     groups.record_group_run(connection, claim, _group_run(work, done, group, step))
     if isinstance(step, SendBack):
         return _send_back(fleet, connection, claim, step, done)
@@ -172,6 +176,9 @@ def _record(fleet: Fleet, connection: Connection, claim: MergeClaim, work: Group
     if not groups.finish_group(connection, claim, step.group_status, step.error):
         raise LeaseLost("Another dispatcher has merged the group.")
     if job.steered_to_its_end and end_job_if_idle(connection, claim.job_id):
+        return []
+    if job.budget_is_spent and (budget.refuse_what_is_left(connection, job) or unaffordable):
+        stop_job(connection, claim.job_id, BUDGET_EXCEEDED, budget.spent_in_words(connection, job))
         return []
     if not step.go_on:
         stop_job(connection, claim.job_id, step.reason or "", step.error or "")

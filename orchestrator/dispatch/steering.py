@@ -7,9 +7,10 @@ from sqlalchemy import Connection, text
 from orchestrator.dispatch.dispatcher import begin_next_group, request_end
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.errors import IllegalRequest, UnknownJob
+from orchestrator.ledger import usd_in_words
 from orchestrator.state.engine import translated
 from orchestrator.state.tables import JOB_FINAL
-from orchestrator.state.transitions import groups, jobs, subtasks
+from orchestrator.state.transitions import budget, groups, jobs, subtasks
 
 
 def cancel_job(fleet: Fleet, job_id: str) -> bool:
@@ -47,10 +48,11 @@ def resume_job(fleet: Fleet, job_id: str) -> bool:
     return resumed
 
 
-def retry_job(fleet: Fleet, job_id: str) -> tuple[int, ...]:
+def retry_job(fleet: Fleet, job_id: str, *, max_cost_usd: float | None = None) -> tuple[int, ...]:
     """Run the failed, timed-out, cancelled and skipped subtasks of a final job again; completed ones never run twice.
 
-    Returns their ids, in order; none where all had completed. Raises `IllegalRequest` for a job that is not final.
+    `max_cost_usd` is its budget from now on, of which all that it has spent so far is taken. Returns their ids, in order;
+    none where all had completed. Raises `IllegalRequest` for a job that is not final, and for one whose budget is spent.
     """
     with translated(), fleet.engine.begin() as connection:
         job = _lock(connection, job_id)
@@ -71,7 +73,10 @@ def retry_job(fleet: Fleet, job_id: str) -> tuple[int, ...]:
             text("SELECT number FROM groups WHERE job_id = :job_id AND status <> 'completed'"), {"job_id": job_id}
         ).scalars()
         again = sorted({row.group_number for row in unfinished} | set(unmerged))
-        if not again or not jobs.reopen_job(connection, job_id):
+        if not again:
+            return ()
+        _require_affordable(connection, job, max_cost_usd)
+        if not jobs.reopen_job(connection, job_id, max_cost_usd=max_cost_usd):
             return ()
         ids = [row.subtask_id for row in unfinished]
         subtasks.reopen(connection, job_id, ids, feedback=None, outcome=None, counts_as_failure=False)
@@ -87,6 +92,20 @@ def _require_open(job: jobs.Job, what: str) -> None:
         raise IllegalRequest(
             f"Job {job.id} is {state}: it can't be {what}.", context={"job_id": job.id, "status": job.status}
         )
+
+
+def _require_affordable(connection: Connection, job: jobs.Job, max_cost_usd: float | None) -> None:
+    if max_cost_usd is not None:
+        budget.count_what_was_spent(connection, job.id)
+        job = _lock(connection, job.id)
+    allowed = job.max_cost_usd if max_cost_usd is None else max_cost_usd
+    if allowed is None or job.spent_usd < allowed:
+        return
+    raise IllegalRequest(
+        f"Job {job.id} has spent {usd_in_words(job.spent_usd)} of a budget of {usd_in_words(allowed)}.",
+        context={"job_id": job.id, "spent_usd": job.spent_usd, "max_cost_usd": allowed},
+        recovery=f"Give it a higher one: orchestrator retry {job.id} --max-cost-usd N",
+    )
 
 
 def _lock(connection: Connection, job_id: str) -> jobs.Job:

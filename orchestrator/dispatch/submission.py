@@ -13,6 +13,7 @@ from orchestrator.dispatch.fleet import Fleet
 from orchestrator.errors import IllegalRequest
 from orchestrator.fault_points import fault_point
 from orchestrator.git import RepositoryAtSubmission, resolve_repository
+from orchestrator.ledger import own_limit_usd
 from orchestrator.plan.model import PlannedGroup, ResolvedSubtask, ValidatedPlan
 from orchestrator.state import tables
 from orchestrator.state.engine import translated
@@ -141,6 +142,7 @@ def _subtask_row(job_id: str, group: PlannedGroup, subtask: ResolvedSubtask) -> 
         "agent": subtask.agent.name,
         "spec": subtask.model_dump(mode="json"),
         "estimated_duration_seconds": subtask.estimated_duration_minutes * 60,
+        "max_cost_usd": own_limit_usd(subtask.agent.config),
     }
 
 

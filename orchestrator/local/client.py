@@ -307,10 +307,13 @@ def _try_connect(folders: Folders) -> _Connection | None:
 def _environment_of(settings: Settings) -> dict[str, str]:
     """What was set for this command, by variable, file or option, for the processes that the keeper starts."""
     given = settings.model_dump(mode="json", include=settings.model_fields_set, exclude_none=True)
-    return {
-        f"ORCHESTRATOR_{name.upper()}": ",".join(value) if isinstance(value, list) else str(value)
-        for name, value in given.items()
-    }
+    return {f"ORCHESTRATOR_{name.upper()}": _as_variable(value) for name, value in given.items()}
+
+
+def _as_variable(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(value)
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _did_not_start(folders: Folders) -> LocalStackError:

@@ -271,7 +271,7 @@ class Plan(_Model):
         None, alias="deadline", description="for the whole job; `null` is no limit"
     )
     max_cost_usd: Annotated[Number, Field(gt=0)] | None = Field(
-        None, description="no further attempt starts once the agents' reported cost exceeds it; `null` is no limit"
+        None, description="of the whole job, retries included: no agent starts once it is spent; `null` is no limit"
     )
     retry_failed_agents: bool = Field(True, description="`false`: no failed attempt is tried again")
     agent_timeout_seconds: Duration | None = Field(None, description="another word for `defaults.timeout`")

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from orchestrator.agent_names import AgentEntry
 from orchestrator.errors import BadInput, PlanError
 from orchestrator.plan.advice import warnings_of
+from orchestrator.plan.budget import warnings_of_budget
 from orchestrator.plan.faults import FaultList
 from orchestrator.plan.grouping import arrange
 from orchestrator.plan.model import Plan, ValidatedPlan
@@ -28,6 +29,7 @@ from orchestrator.plan.resolve import plan_group
 from orchestrator.plan.rules import Draft, checks_of_missing_groups, findings
 from orchestrator.plan.schema import plan_schema
 from orchestrator.plan.wording import report_shape_faults
+from orchestrator.prices import Prices
 
 __all__ = ["load_plan", "plan_schema", "validate_plan"]
 
@@ -36,7 +38,11 @@ _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[^/]+:")
 
 
 def load_plan(
-    path: str | os.PathLike[str], *, known_agents: Collection[str], base_dir: str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str],
+    *,
+    known_agents: Collection[str],
+    base_dir: str | os.PathLike[str] | None = None,
+    prices: Prices | None = None,
 ) -> ValidatedPlan:
     """Read and check a plan's file, YAML or JSON.
 
@@ -49,7 +55,9 @@ def load_plan(
             text = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise _unreadable(file, error) from None
-    return validate_plan(text, known_agents=known_agents, source=str(path), base_dir=base_dir or file.parent)
+    return validate_plan(
+        text, known_agents=known_agents, source=str(path), base_dir=base_dir or file.parent, prices=prices
+    )
 
 
 def validate_plan(
@@ -58,11 +66,13 @@ def validate_plan(
     known_agents: Collection[str],
     source: str = "the plan",
     base_dir: str | os.PathLike[str] | None = None,
+    prices: Prices | None = None,
 ) -> ValidatedPlan:
     """Check a plan: a `Plan`, a mapping of its words, or YAML or JSON text.
 
     `known_agents` are the names that an agent may have; given as `agent_names.known_agents` gives them, each agent's
-    configuration is checked as well. A `repo` that is a path is relative to `base_dir`, by default
+    configuration is checked as well. `prices` are the user's own, over the list that comes with this version; they matter
+    to a budget. A `repo` that is a path is relative to `base_dir`, by default
     the current folder, and absolute in the answer. Raises `PlanError` with every fault, in the order of the text.
     """
     document = parse_document(plan, source=source) if isinstance(plan, str | bytes) else Document(plan)
@@ -84,7 +94,8 @@ def validate_plan(
     if faults:
         raise PlanError(faults.in_order(), source=source)
     groups = tuple(plan_group(sound, group) for group in arranged)
-    return ValidatedPlan(sound, groups, tuple(warnings_of(sound, groups)), source, _digest(sound))
+    warnings = (*warnings_of(sound, groups), *warnings_of_budget(sound, groups, draft.known_agents, prices or {}))
+    return ValidatedPlan(sound, groups, warnings, source, _digest(sound))
 
 
 def _by_name(known_agents: Collection[str]) -> Mapping[str, AgentEntry | None]:

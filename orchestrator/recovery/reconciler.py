@@ -6,6 +6,7 @@
     an attempt whose lease expired                 ending it as `worker_lost`, which retries it at once
     a deadline that passed                         ending the job
     a job that ends with nothing under way         making it final
+    a spent budget with something left to start    refusing that
     a group all final and not merged, or a merge   calling the merge
     whose dispatcher died
 
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
-from orchestrator.dispatch.dispatcher import end_job_if_idle
+from orchestrator.dispatch.dispatcher import end_job_if_idle, stop_spending
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.dispatch.merging import merge_group
 from orchestrator.dispatch.steering import end_job
@@ -54,6 +55,10 @@ _STANDS_STILL = text(
     WHERE finished_at IS NULL AND cancel_requested_at IS NULL AND deadline_at <= clock_timestamp()
     UNION ALL
     SELECT 'ending', id, NULL FROM jobs WHERE finished_at IS NULL AND cancel_requested_at IS NOT NULL
+    UNION ALL
+    SELECT 'budget', id, NULL FROM jobs
+    WHERE finished_at IS NULL AND cancel_requested_at IS NULL AND spent_usd >= CAST(max_cost_usd AS numeric)
+      AND EXISTS (SELECT FROM subtasks s WHERE s.job_id = jobs.id AND s.status = 'pending')
     UNION ALL
     SELECT 'merge', g.job_id, g.number FROM groups g JOIN jobs j ON j.id = g.job_id
     WHERE j.status = 'running' AND j.cancel_requested_at IS NULL
@@ -91,6 +96,7 @@ class Reconciler:
             "retry": self._release,
             "deadline": self._pass_deadline,
             "ending": self._end,
+            "budget": self._stop_spending,
             "merge": self._merge,
         }
 
@@ -152,6 +158,11 @@ class Reconciler:
         with self._fleet.engine.begin() as connection:
             end_job_if_idle(connection, finding.job_id)
 
+    def _stop_spending(self, finding: Finding) -> None:
+        with self._fleet.engine.begin() as connection:
+            messages = stop_spending(self._fleet, connection, finding.job_id)
+        self._fleet.publish(messages)
+
     def _merge(self, finding: Finding) -> None:
         """A merge may take minutes, so it has a thread of its own, one a group."""
         key = (finding.job_id, finding.number)
@@ -194,6 +205,7 @@ class Reconciler:
                 AttemptEnd(
                     Outcome.CANCELLED if ending else Outcome.WORKER_LOST,
                     error=f"worker {lease.worker} was not heard of for a whole lease",
+                    cost_unknown=True,
                 ),
                 retry=decision if isinstance(decision, Retry) and not ending else None,
                 redelivery=True,

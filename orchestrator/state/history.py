@@ -35,8 +35,13 @@ class AttemptRecord:
     exit_code: int | None
     commit: str | None
     ref: str | None
+    model: str | None
     usage: Mapping[str, Any] | None
     cost_usd: float | None
+    cost_estimated: bool
+    cost_unknown: bool
+    reported_usage: Mapping[str, Any] | None
+    reported_cost_usd: float | None
 
 
 @dataclass(frozen=True)

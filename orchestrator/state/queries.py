@@ -28,6 +28,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 
 from orchestrator.errors import UnknownJob
+from orchestrator.ledger import NOTHING_TOLD, Spending
+from orchestrator.state.spending import spending_by_subtask
 from orchestrator.state.tables import attempts, events, group_runs, groups, jobs, log_chunks, subtasks
 from orchestrator.state.views import (
     AttemptHead,
@@ -144,13 +146,14 @@ def read_job(connection: Connection, job_id: str) -> JobView:
         select(group_runs).where(group_runs.c.job_id == job_id).order_by(group_runs.c.number)
     ).all()
     subtask_rows = connection.execute(_subtasks_with_newest_attempt(), {"job": job_id}).all()
+    spent = spending_by_subtask(connection, job_id)
 
     runs: dict[int, list[GroupRunView]] = {row.number: [] for row in group_rows}
     for row in run_rows:
         runs[row.group_number].append(_group_run(row))
     of_group: dict[int, list[SubtaskView]] = {row.number: [] for row in group_rows}
     for row in subtask_rows:
-        of_group[row.group_number].append(_subtask(row, job.now))
+        of_group[row.group_number].append(_subtask(row, job.now, spent.get(row.subtask_id, NOTHING_TOLD)))
     return JobView(
         **{name: getattr(job, name) for name in JobView.__dataclass_fields__ if name != "groups"},
         groups=tuple(
@@ -267,11 +270,10 @@ _ATTEMPT_COLUMNS: Final = (
 )
 
 
-def _subtask(row: Row[Any], now: datetime) -> SubtaskView:
-    plain = {
-        name: getattr(row, name) for name in SubtaskView.__dataclass_fields__ if name not in ("requires", "attempt")
-    }
-    return SubtaskView(**plain, requires=tuple(row.requires or ()), attempt=_attempt(row, now))
+def _subtask(row: Row[Any], now: datetime, spent: Spending) -> SubtaskView:
+    made = ("requires", "attempt", "spent")
+    plain = {name: getattr(row, name) for name in SubtaskView.__dataclass_fields__ if name not in made}
+    return SubtaskView(**plain, requires=tuple(row.requires or ()), attempt=_attempt(row, now), spent=spent)
 
 
 def _attempt(row: Row[Any], now: datetime) -> AttemptView | None:

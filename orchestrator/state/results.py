@@ -5,14 +5,17 @@ Durations are seconds, times are aware datetimes of the database's clock; `None`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, Row, select, text
 
 from orchestrator.errors import UnknownJob
+from orchestrator.ledger import NOTHING_TOLD, Spending, total
+from orchestrator.state.spending import spending_by_subtask
 from orchestrator.state.tables import jobs
 
 
@@ -22,8 +25,8 @@ class SubtaskResult:
     why.
 
     `result` is what the agent said at its end, `error` what went wrong, in words. `duration_seconds` is the time of its
-    last attempt's agent, without workspace, check and push. `commit` is on the integration branch when `merged`. `usage`
-    (tokens by kind) and `cost_usd` are sums over all its attempts.
+    last attempt's agent, without workspace, check and push. `commit` is on the integration branch when `merged`. `spent`
+    is the sum over all its attempts, `usage` (tokens by kind) and `cost_usd` are parts of it.
     """
 
     subtask_id: int
@@ -42,6 +45,7 @@ class SubtaskResult:
     usage: Mapping[str, int] = field(default_factory=dict)
     cost_usd: float | None = None
     worker: str | None = None
+    spent: Spending = NOTHING_TOLD
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,10 @@ class JobResult:
     head_commit: str | None
     duration_seconds: float
     subtasks: tuple[SubtaskResult, ...]
+
+    @cached_property
+    def spent(self) -> Spending:
+        return total(subtask.spent for subtask in self.subtasks)
 
     @property
     def succeeded(self) -> bool:
@@ -107,7 +115,7 @@ class ParallelAttempt:
 _SUBTASKS: Final = text(
     """
     SELECT s.subtask_id, s.title, s.group_number, s.agent, s.status, s.outcome, s.result, s.error, s.attempts, s.commit,
-           s.merged_at IS NOT NULL AS merged, last.files_changed, last.worker, spent.cost_usd, spent.usage,
+           s.merged_at IS NOT NULL AS merged, last.files_changed, last.worker,
            coalesce(last.agent_duration_seconds, extract(epoch FROM last.finished_at - last.started_at), 0)::float
                AS duration_seconds
     FROM subtasks s
@@ -115,10 +123,6 @@ _SUBTASKS: Final = text(
         SELECT * FROM attempts a WHERE a.job_id = s.job_id AND a.subtask_id = s.subtask_id
         ORDER BY a.number DESC LIMIT 1
     ) last ON true
-    LEFT JOIN LATERAL (
-        SELECT sum(a.cost_usd) AS cost_usd, jsonb_agg(a.usage) FILTER (WHERE a.usage IS NOT NULL) AS usage
-        FROM attempts a WHERE a.job_id = s.job_id AND a.subtask_id = s.subtask_id
-    ) spent ON true
     WHERE s.job_id = :job_id ORDER BY s.subtask_id
     """
 )
@@ -129,6 +133,7 @@ def job_result(connection: Connection, job_id: str) -> JobResult:
     job = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
     if job is None:
         raise UnknownJob(f"There is no job {job_id}.", context={"job": job_id})
+    spent = spending_by_subtask(connection, job_id)
     lasted = (job.finished_at - job.started_at).total_seconds() if job.finished_at and job.started_at else 0.0
     return JobResult(
         job_id=job_id,
@@ -140,25 +145,15 @@ def job_result(connection: Connection, job_id: str) -> JobResult:
         head_commit=job.head_commit,
         duration_seconds=lasted,
         subtasks=tuple(
-            SubtaskResult(
-                **{
-                    **row._mapping,
-                    "files_changed": tuple(row.files_changed or ()),
-                    "usage": _summed(row.usage or ()),
-                }
-            )
+            _subtask_result(row, spent.get(row.subtask_id, NOTHING_TOLD))
             for row in connection.execute(_SUBTASKS, {"job_id": job_id})
         ),
     )
 
 
-def _summed(usages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for usage in usages:
-        for kind, tokens in usage.items():
-            if isinstance(tokens, int):
-                total[kind] = total.get(kind, 0) + tokens
-    return total
+def _subtask_result(row: Row[Any], spent: Spending) -> SubtaskResult:
+    plain = {**row._mapping, "files_changed": tuple(row.files_changed or ())}
+    return SubtaskResult(**plain, usage=spent.usage, cost_usd=spent.cost_usd, spent=spent)
 
 
 def parallel_attempts_of_job(connection: Connection, job_id: str) -> list[ParallelAttempt]:

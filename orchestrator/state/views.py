@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from orchestrator.ledger import NOTHING_TOLD, Spending, total
 from orchestrator.state.tables import JOB_FINAL
 
 
@@ -77,6 +78,8 @@ class SubtaskView:
     finished_at: datetime | None
     commit: str | None
     attempt: AttemptView | None
+    spent: Spending = NOTHING_TOLD
+    """By all its attempts."""
 
     @property
     def is_final(self) -> bool:
@@ -111,6 +114,10 @@ class GroupView:
     runs: tuple[GroupRunView, ...] = ()
     subtasks: tuple[SubtaskView, ...] = ()
 
+    @cached_property
+    def spent(self) -> Spending:
+        return total(subtask.spent for subtask in self.subtasks)
+
     @property
     def wall_seconds(self) -> float | None:
         """The wall time of its merged runs together; `None` before the first merge."""
@@ -142,6 +149,7 @@ class JobView:
     head_commit: str | None
     max_parallel_agents: int
     deadline_at: datetime | None
+    max_cost_usd: float | None
     paused_at: datetime | None
     cancel_requested_at: datetime | None
     created_at: datetime
@@ -157,6 +165,10 @@ class JobView:
     @property
     def subtasks(self) -> tuple[SubtaskView, ...]:
         return tuple(subtask for group in self.groups for subtask in group.subtasks)
+
+    @cached_property
+    def spent(self) -> Spending:
+        return total(group.spent for group in self.groups)
 
     @cached_property
     def titles(self) -> Mapping[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -77,7 +78,10 @@ class TestFleet:
     def variables(self) -> dict[str, str]:
         lists = {"agent_modules", "capabilities", "pass_to_agents"}
         said = self.settings.model_dump(mode="json", exclude_none=True, exclude=lists)
-        return {f"ORCHESTRATOR_{key.upper()}": str(value) for key, value in said.items()}
+        return {
+            f"ORCHESTRATOR_{key.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
+            for key, value in said.items()
+        }
 
     def submit(self, plan: Mapping[str, Any], **kwargs: Any) -> str:
         valid = validate_plan(plan, known_agents=known_agents(self.settings))

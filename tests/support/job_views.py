@@ -83,6 +83,7 @@ def a_job(*groups: GroupView, **values: Any) -> JobView:
         "head_commit": None,
         "max_parallel_agents": 5,
         "deadline_at": None,
+        "max_cost_usd": None,
         "paused_at": None,
         "cancel_requested_at": None,
         "created_at": ago(10),
@@ -115,8 +116,13 @@ def a_record(
         "exit_code": None if end is None else 0,
         "commit": None,
         "ref": None,
+        "model": None,
         "usage": None,
         "cost_usd": None,
+        "cost_estimated": False,
+        "cost_unknown": False,
+        "reported_usage": None,
+        "reported_cost_usd": None,
     }
     return AttemptRecord(**plain | values)
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cli.report_figures import busy_spans, lanes_by_worker, shortened_pauses, time_scale, totals
+from orchestrator.cli.report_figures import (
+    busy_spans,
+    lanes_by_worker,
+    shortened_pauses,
+    time_scale,
+    totals,
+    without_figures,
+)
+from orchestrator.ledger import NOTHING_TOLD, Spending
 from tests.support.job_views import a_group, a_history, a_job, a_record, a_run, a_subtask
 
 
@@ -26,7 +34,7 @@ def test_totals_count_work_once_and_time_as_it_passed() -> None:
     sums = totals(history)
     assert (sums.subtasks, sums.attempts, sums.repeated_attempts) == ({"completed": 1, "failed": 1}, 3, 1)
     assert (sums.workers, sums.conflicts, sums.files_changed) == (2, 1, 2)
-    assert (sums.tokens, sums.cost_usd) == (12, 0.5)
+    assert (sums.spent.tokens, sums.spent.cost_usd) == (12, 0.5)
     assert sums.wall_seconds == pytest.approx(10)
     assert sums.agent_seconds == pytest.approx(16)
     assert sums.completed_agent_seconds == pytest.approx(12)
@@ -35,13 +43,21 @@ def test_totals_count_work_once_and_time_as_it_passed() -> None:
 
 def test_a_job_that_has_not_begun_has_no_figures() -> None:
     sums = totals(a_history(a_job(a_group(1, "pending", a_subtask(1)), status="pending", started_at=None)))
-    assert (sums.attempts, sums.wall_seconds, sums.speedup_factor, sums.tokens, sums.cost_usd) == (
-        0,
-        0,
-        None,
-        None,
-        None,
-    )
+    assert (sums.attempts, sums.wall_seconds, sums.speedup_factor, sums.spent) == (0, 0, None, NOTHING_TOLD)
+
+
+def test_what_is_missing_in_a_sum_is_said() -> None:
+    told = a_record(1, usage={"input_tokens": 5}, cost_usd=0.5)
+    job = a_job(a_group(1, "completed", a_subtask(1, "completed", spent=Spending({"input_tokens": 5}, 0.5))))
+    assert without_figures(a_history(job, told)) == []
+    priceless = a_record(2, usage={"input_tokens": 5}, model="gpt-x", cost_unknown=True)
+    nameless = a_record(3, usage={"input_tokens": 5}, cost_unknown=True)
+    lost = a_record(4, status="worker_lost", cost_unknown=True)
+    assert without_figures(a_history(job, told, priceless, nameless, lost)) == [
+        "no price is known for a model that nobody names, gpt-x: its tokens are counted without their cost",
+        "1 attempt ended without telling what it had used",
+    ]
+    assert without_figures(a_history(a_job(), lost)) == [], "nothing was told at all, so nothing is shown"
 
 
 def test_time_in_which_nothing_ran_does_not_count() -> None:

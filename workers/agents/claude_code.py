@@ -120,27 +120,30 @@ class ClaudeCodeAgent(JsonLinesAgent[ClaudeCodeConfig]):
         if request.session_id is not None:
             return ()
         calls: dict[str, dict[str, int]] = {}
+        model: Any = None
         for file in sorted(_home(request).glob("projects/*/*.jsonl")):
             for data in json_lines(file):
                 match data:
-                    case {"type": "assistant", "message": {"id": str(call), "usage": {**usage}}}:
+                    case {"type": "assistant", "message": {"id": str(call), "usage": {**usage}, "model": model}}:
                         calls[call] = _of_run(usage)
         usage_of_all = summed(calls.values())
-        return [AgentEvent(EventKind.USAGE, data={"usage": usage_of_all})] if usage_of_all else ()
+        return [AgentEvent(EventKind.USAGE, data={"usage": usage_of_all, "model": model})] if usage_of_all else ()
 
     def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
         session_id = last_data(events, EventKind.SESSION).get("session_id")
         result = last_data(events, EventKind.TERMINAL)
         if not result:
             error = failure_in_words(ending, "without a result line")
-            counted = last_data(events, EventKind.USAGE).get("usage")
-            return AgentEnd(Outcome.FAILED, error=error, usage=counted, session_id=session_id)
+            counted = last_data(events, EventKind.USAGE)
+            usage, model = counted.get("usage"), counted.get("model")
+            return AgentEnd(Outcome.FAILED, error=error, usage=usage, model=model, session_id=session_id)
         said = result.get("result")
         end = AgentEnd(
             Outcome.COMPLETED,
             result=said,
             usage=_usage(result),
             cost_usd=result.get("total_cost_usd"),
+            model=_model(result),
             session_id=result.get("session_id") or session_id,
         )
         if result.get("is_error") or result.get("subtype") != "success":
@@ -181,6 +184,12 @@ def _usage(result: Mapping[str, Any]) -> dict[str, int]:
     if any(counted.values()):
         return counted
     return {ours: sum(int(model.get(theirs) or 0) for model in models) for ours, (_, theirs) in _TOKENS.items()}
+
+
+def _model(result: Mapping[str, Any]) -> str | None:
+    """Of several, the one that has cost most: a small one writes titles."""
+    models: Mapping[str, Mapping[str, Any]] = result.get("modelUsage") or {}
+    return max(models, key=lambda name: models[name].get("costUSD") or 0.0, default=None)
 
 
 def _of_run(usage: Mapping[Any, Any]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from orchestrator.outcomes import Outcome
 from orchestrator.supervisor import Ending
-from workers.agents.program import JsonLinesAgent, ProgramConfig, json_lines, said, text_event, uncached
+from workers.agents.program import UNREADABLE, JsonLinesAgent, ProgramConfig, json_lines, said, text_event, uncached
 from workers.agents.protocol import (
     AgentEnd,
     AgentEvent,
@@ -61,6 +61,9 @@ stream_max_retries = 1
 """Long back-off belongs to the queue, where it holds no slot."""
 
 
+_NOTHING: Final = {"input_tokens": 0, "output_tokens": 0, "cache_read_tokens": 0, "cache_write_tokens": 0}
+
+
 class CodexAgent(JsonLinesAgent[ProgramConfig]):
     name = "codex"
     config_model = ProgramConfig
@@ -102,20 +105,23 @@ class CodexAgent(JsonLinesAgent[ProgramConfig]):
         return None
 
     def read_files(self, request: AgentRequest) -> Sequence[AgentEvent]:
-        """The tokens of a run that did not come to its last line."""
-        events = []
+        """The model, and the tokens of a run that did not come to its last line: both of the session so far."""
+        told: dict[str, Any] = {}
         for file in sorted(_home(request).glob("sessions/*/*/*/rollout-*.jsonl")):
             for data in json_lines(file):
-                match data:
-                    case {"payload": {"type": "token_count", "info": {"total_token_usage": {**usage}}}}:
-                        events.append(AgentEvent(EventKind.USAGE, data={"usage": _usage(usage)}))
-        return events[-1:]
+                try:
+                    told |= _told_in_rollout(data)
+                except UNREADABLE:
+                    continue
+        return [AgentEvent(EventKind.USAGE, data=told)] if told else ()
 
     def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
-        terminal = last_data(events, EventKind.TERMINAL)
+        terminal, counted = last_data(events, EventKind.TERMINAL), last_data(events, EventKind.USAGE)
         about: dict[str, Any] = {
             "result": said(events),
-            "usage": terminal.get("usage") or last_data(events, EventKind.USAGE).get("usage"),
+            # A turn that failed before any call was answered has counted nothing.
+            "usage": terminal.get("usage") or counted.get("usage") or (_NOTHING if "error" in terminal else None),
+            "model": counted.get("model"),
             "session_id": last_data(events, EventKind.SESSION).get("session_id"),
         }
         error = (terminal or last_data(events, EventKind.GIVE_UP)).get("error")
@@ -131,6 +137,19 @@ class CodexAgent(JsonLinesAgent[ProgramConfig]):
 
 def _home(request: AgentRequest) -> Path:
     return request.state_dir / "codex"
+
+
+def _told_in_rollout(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line of the session's file says of the model, or of the tokens so far: a call's are noted before its tool runs
+    (since 0.169), and counted once more when that has ended."""
+    match data:
+        case {"type": "turn_context", "payload": {"model": str(model)}}:
+            return {"model": model}
+        case {"type": "token_usage_record", "payload": {"thread_token_usage": {**usage}}}:
+            return {"usage": _usage(usage)}
+        case {"payload": {"type": "token_count", "info": {"total_token_usage": {**usage}}}}:
+            return {"usage": _usage(usage)}
+    return {}
 
 
 def _usage(usage: Mapping[Any, Any]) -> dict[str, int]:

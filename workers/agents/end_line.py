@@ -1,6 +1,6 @@
 """How this project's own programs (`scripted`, plugins) report their end: one line of JSON on stdout, their last.
 
-{"event": "end", "outcome": …, "error": …, "result": …, "usage": …, "cost_usd": …, "session_id": …,
+{"event": "end", "outcome": …, "error": …, "result": …, "usage": …, "cost_usd": …, "model": …, "session_id": …,
  "retry_after_seconds": …}
 """
 
@@ -51,6 +51,7 @@ def end_by_line(ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
         result=end.get("result"),
         usage=end.get("usage"),
         cost_usd=end.get("cost_usd"),
+        model=end.get("model"),
         session_id=end.get("session_id"),
         retry_after_seconds=end.get("retry_after_seconds"),
     )

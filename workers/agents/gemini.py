@@ -80,7 +80,9 @@ class GeminiAgent(JsonLinesAgent[GeminiConfig]):
     def event(self, data: Mapping[str, Any]) -> AgentEvent | None:
         match data["type"]:
             case "init":
-                return AgentEvent(EventKind.SESSION, data={"session_id": data["session_id"]})
+                return AgentEvent(
+                    EventKind.SESSION, data={"session_id": data["session_id"], "model": data.get("model")}
+                )
             case "message" if data["role"] == "assistant":
                 return text_event(EventKind.TEXT, data["content"], {"part": data["content"]})
             case "tool_use":
@@ -96,6 +98,7 @@ class GeminiAgent(JsonLinesAgent[GeminiConfig]):
         about: dict[str, Any] = {
             "result": "".join(event.data["part"] for event in events if "part" in event.data) or None,
             "usage": _usage(result),
+            "model": last_data(events, EventKind.SESSION).get("model"),
             "session_id": last_data(events, EventKind.SESSION).get("session_id"),
         }
         if given_up and not result:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from orchestrator.ledger import Counted as Counted  # noqa: PLC0414 - adapters take it from here
 from orchestrator.outcomes import Outcome
 from orchestrator.plan.model import Permissions
 from orchestrator.supervisor import Ending
@@ -93,7 +94,8 @@ class AgentEnd:
 
     `error` is set unless the outcome is completed. `result` is what the agent said at its end. `usage` counts tokens
     by kind (`input_tokens, output_tokens, cache_read_tokens, cache_write_tokens`), None where the program does not
-    say. `retry_after_seconds` is the provider's wish.
+    say; whether it and `cost_usd` speak of the run or of its session, the adapter's `Capabilities` say. `model` is the
+    model's name, where the program tells it. `retry_after_seconds` is the provider's wish.
     """
 
     outcome: Outcome
@@ -101,17 +103,9 @@ class AgentEnd:
     result: str | None = None
     usage: Mapping[str, int] | None = None
     cost_usd: float | None = None
+    model: str | None = None
     session_id: str | None = None
     retry_after_seconds: float | None = None
-
-
-class Counted(StrEnum):
-    """What the figures of a program's usage speak of, and so what a ledger does with those of a resumed session."""
-
-    PER_RUN = "per run"
-    """This run alone: they are added."""
-    PER_SESSION = "per session"
-    """The session since its beginning: what the attempt before had reported is taken off."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ its own, as real agents do.
 | `spawn: SECONDS` | leaves a process in a session of its own, which holds the pipes open and ignores TERM |
 | `log_interval: PATH` | appends a JSON line now and one at the end: `what` (start, end), `at`, `token`, `job`, `subtask`, `attempt` |
 | `on_attempt: {NUMBER: STEPS, else: STEPS}` | other steps for other attempts |
-| `usage: {input_tokens: N, …}, cost_usd: USD` · `session: ID` · `result: TEXT` | what the end will report |
+| `usage: {input_tokens: N, …}, cost_usd: USD, model: NAME` · `session: ID` · `result: TEXT` | what the end will report |
 | `fail: TEXT` · `fail: EXIT_CODE` | ends: says that it failed; exits without a word |
 | `end: OUTCOME, error: TEXT, retry_after_seconds: N` | ends with that outcome, for instance `rate_limited` |
 | `exit_by_signal: NAME` | ends by `KILL`, `SEGV`, … |
@@ -40,7 +40,16 @@ from pydantic import Field, field_validator
 from orchestrator.outcomes import Outcome
 from orchestrator.supervisor import Ending
 from workers.agents.end_line import end_by_line, read_end_line
-from workers.agents.protocol import Agent, AgentConfig, AgentEnd, AgentEvent, AgentRequest, Launch
+from workers.agents.protocol import (
+    Agent,
+    AgentConfig,
+    AgentEnd,
+    AgentEvent,
+    AgentRequest,
+    Capabilities,
+    Counted,
+    Launch,
+)
 
 _PROGRAM: Final = Path(__file__).with_name("scripted_program.py")
 
@@ -62,7 +71,7 @@ _STEPS: Final[Mapping[str, tuple[_Types, Mapping[str, _Types]]]] = {
     "spawn": (_NUMBER, {}),
     "log_interval": (str, {}),
     "on_attempt": (dict, {}),
-    "usage": (dict, {"cost_usd": _NUMBER}),
+    "usage": (dict, {"cost_usd": _NUMBER, "model": str}),
     "session": (str, {}),
     "result": (str, {}),
     "fail": ((int, str), {}),
@@ -111,6 +120,7 @@ def _checked_all(steps: Any) -> list[dict[str, Any]]:
 class ScriptedAgent(Agent[ScriptedConfig]):
     name = "scripted"
     expects_changes = False
+    capabilities = Capabilities(tokens=Counted.PER_RUN, cost=Counted.PER_RUN)
     config_model = ScriptedConfig
 
     def launch(self, request: AgentRequest) -> Launch:

@@ -4,7 +4,8 @@
 
 Standard library only, so that it starts in a few milliseconds. Runs in the workspace: paths are relative to it.
 The steps are documented in `workers.agents.scripted`. Its last line on stdout is its terminal event, one JSON object:
-`{"event": "end", "outcome": …, "error": …, "result": …, "usage": …, "cost_usd": …, "session_id": …, "retry_after_seconds": …}`.
+`{"event": "end", "outcome": …, "error": …, "result": …, "usage": …, "cost_usd": …, "model": …, "session_id": …,
+"retry_after_seconds": …}`.
 """
 
 from __future__ import annotations
@@ -123,8 +124,8 @@ class ScriptedRun:
     def on_attempt(self, scripts: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
         self._steps(scripts.get(str(self._attempt_number), scripts.get("else", [])))
 
-    def usage(self, tokens: Mapping[str, int], cost_usd: float | None = None) -> None:
-        self._end.update(usage=tokens, cost_usd=cost_usd)
+    def usage(self, tokens: Mapping[str, int], cost_usd: float | None = None, model: str | None = None) -> None:
+        self._end.update(usage=tokens, cost_usd=cost_usd, model=model)
 
     def session(self, session_id: str) -> None:
         self._end["session_id"] = session_id

@@ -72,6 +72,7 @@ def _print(history: JobHistory) -> None:
 
 def _print_attempts(to: Console, history: JobHistory) -> None:
     from orchestrator.cli.render import print_table
+    from orchestrator.ledger import in_words, spending
     from orchestrator.text import duration
 
     rows = [
@@ -82,20 +83,21 @@ def _print_attempts(to: Console, history: JobHistory) -> None:
             attempt.status,
             duration(((attempt.finished_at or history.job.now) - attempt.started_at).total_seconds()),
             duration(attempt.agent_duration_seconds),
+            *([in_words(spending([attempt]))] if history.job.spent else []),
             attempt.error if attempt.status != "completed" else "",
         )
         for attempt in history.attempts
     ]
     if rows:
-        headers = ("start", "worker", "subtask", "outcome", "time", "agent", "")
+        headers = ("start", "worker", "subtask", "outcome", "time", "agent", *(["spent"] if history.job.spent else []), "")
         print_table(to, headers, rows, longest={"worker": max(to.width // 4, 16)})
         to.print()
 
 
 def _print_totals(to: Console, history: JobHistory) -> None:
-    from orchestrator.cli.describe import with_full_permissions
+    from orchestrator.cli.describe import spent_words, with_full_permissions
     from orchestrator.cli.render import print_line
-    from orchestrator.cli.report_figures import totals
+    from orchestrator.cli.report_figures import totals, without_figures
     from orchestrator.text import duration, plural
 
     sums = totals(history)
@@ -108,7 +110,7 @@ def _print_totals(to: Console, history: JobHistory) -> None:
     print_line(to, f"{duration(sums.agent_seconds)} of agents' time in {duration(sums.wall_seconds)}{speed_up}")
     if unbounded := with_full_permissions(history.job):
         print_line(to, f"permissions: full for {unbounded}")
-    if sums.tokens is not None:
-        print_line(to, f"{sums.tokens:,} tokens reported")
-    if sums.cost_usd is not None:
-        print_line(to, f"${sums.cost_usd:,.2f} of cost reported")
+    if spent := spent_words(history.job):
+        print_line(to, f"spent {spent}")
+    for line in without_figures(history):
+        print_line(to, line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,25 +18,38 @@ def retry(
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow the job to its end; starts a local stack where no fleet is set up.")
     ] = False,
+    max_cost_usd: Annotated[
+        float | None,
+        typer.Option(
+            "--max-cost-usd",
+            metavar="USD",
+            help="The job's budget from now on. All that it has spent so far is taken from it.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     no_progress: NoProgressOption = False,
 ) -> None:
     """Run again what did not complete.
 
-    Failed, timed-out, cancelled and skipped subtasks of a job that has ended; completed ones never run twice.
+    Failed, timed-out, cancelled and skipped subtasks of a job that has ended; completed ones never run twice. A job whose
+    budget is spent needs a higher one.
     """
     from orchestrator.access.connect import chosen_job, join, need_of_waiting
     from orchestrator.local.client import Need
     from orchestrator.settings import load_settings
 
+    if max_cost_usd is not None and not (isfinite(max_cost_usd) and max_cost_usd > 0):
+        raise typer.BadParameter("a budget is more than 0 USD", param_hint="--max-cost-usd")
     settings = load_settings()
     with join(settings, need_of_waiting(settings) if wait else Need.SERVICES) as joined:
         job_id = chosen_job(joined.fleet.engine, job)
-        code = _retry(joined, job_id, wait=wait, as_json=as_json, no_progress=no_progress)
+        code = _retry(joined, job_id, max_cost_usd=max_cost_usd, wait=wait, as_json=as_json, no_progress=no_progress)
     raise typer.Exit(code)
 
 
-def _retry(joined: Joined, job_id: str, *, wait: bool, as_json: bool, no_progress: bool) -> int:
+def _retry(
+    joined: Joined, job_id: str, *, max_cost_usd: float | None, wait: bool, as_json: bool, no_progress: bool
+) -> int:
     from orchestrator.cli.attend import attend
     from orchestrator.cli.nobody_works import warn_if_nobody_works
     from orchestrator.cli.render import print_json
@@ -46,7 +60,7 @@ def _retry(joined: Joined, job_id: str, *, wait: bool, as_json: bool, no_progres
     fleet = joined.fleet
     with fleet.engine.connect() as connection:
         after_event = newest_event(connection, job_id)
-    again = retry_job(fleet, job_id)
+    again = retry_job(fleet, job_id, max_cost_usd=max_cost_usd)
     if as_json:
         print_json({"type": "retried", "job_id": job_id, "subtask_ids": list(again)}, one_line=True)
     elif again:

@@ -28,7 +28,7 @@ def status(job: NewestJobArgument = None, as_json: JsonOption = False) -> None:
 def _print(job: JobView) -> None:
     from rich.text import Text
 
-    from orchestrator.cli.describe import places_taken, status_words
+    from orchestrator.cli.describe import places_taken, spent_words, status_words
     from orchestrator.cli.render import STYLES, console, local_time, print_line
     from orchestrator.cli.summary import next_lines, print_groups, print_subtasks
     from orchestrator.redaction import redact_url
@@ -48,6 +48,8 @@ def _print(job: JobView) -> None:
         to.print(words, soft_wrap=True)
     if not job.is_final:
         print_line(to, f"places     {places_taken(job)} of {job.max_parallel_agents} taken")
+    if spent := spent_words(job):
+        print_line(to, f"spent      {spent}")
     if job.deadline_at is not None and not job.is_final:
         print_line(to, f"deadline   {local_time(job.deadline_at)}")
     to.print()

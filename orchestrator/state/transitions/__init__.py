@@ -17,6 +17,7 @@ changes more than one row of a job locks the job's row first (`lock_job`), so th
     subtask   pending → in_progress                 subtasks.claim
               in_progress → pending, final          subtasks.end_attempt
               pending → skipped, cancelled          subtasks.end_pending
+              pending → skipped, failed             budget.refuse_what_is_left
               completed → failed                    subtasks.fail_merged
               completed, final → pending            subtasks.reopen          (reopens)
     attempt   running → outcome                     subtasks.end_attempt

@@ -30,6 +30,10 @@ class Job:
     reason: str | None
     deadline_at: datetime | None
     cancel_requested_at: datetime | None
+    max_cost_usd: float | None
+    spent_usd: float
+    """By its ended attempts; counted where there is a budget."""
+    budget_is_spent: bool
 
     @property
     def steered_to_its_end(self) -> bool:
@@ -40,7 +44,8 @@ class Job:
 _LOCK = text(
     """
     SELECT id, title, status, repo, base_commit, branch, head_commit, parallelization_strategy, reason, deadline_at,
-           cancel_requested_at
+           cancel_requested_at, max_cost_usd, CAST(spent_usd AS double precision) AS spent_usd,
+           coalesce(spent_usd >= CAST(max_cost_usd AS numeric), false) AS budget_is_spent
     FROM jobs WHERE id = :job_id FOR NO KEY UPDATE
     """
 )
@@ -158,8 +163,11 @@ def resume_job(connection: Connection, job_id: str) -> bool:
     return landed is not None
 
 
-def reopen_job(connection: Connection, job_id: str) -> bool:
-    """failed or cancelled → running, for a retry of its failed subtasks. Its deadline starts anew, a pause is over."""
+def reopen_job(connection: Connection, job_id: str, *, max_cost_usd: float | None = None) -> bool:
+    """failed or cancelled → running, for a retry of its failed subtasks. Its deadline starts anew, a pause is over.
+
+    `max_cost_usd` takes the place of its budget, and covers what it has spent so far too.
+    """
     landed = connection.execute(
         text(
             """
@@ -167,11 +175,12 @@ def reopen_job(connection: Connection, job_id: str) -> bool:
                             cancel_requested_at = NULL, paused_at = NULL,
                             deadline_at = clock_timestamp() + (deadline_at - created_at),
                             head_commit = coalesce(head_commit, base_commit),
-                            started_at = coalesce(started_at, clock_timestamp())
+                            started_at = coalesce(started_at, clock_timestamp()),
+                            max_cost_usd = coalesce(:max_cost_usd, max_cost_usd)
             WHERE id = :job_id AND status IN ('failed', 'cancelled') RETURNING id
             """
         ),
-        {"job_id": job_id},
+        {"job_id": job_id, "max_cost_usd": max_cost_usd},
     ).first()
     if landed:
         record_event(connection, "job.reopened", job_id)
@@ -188,16 +197,33 @@ _RELEASE = text(
     WITH places AS (
         SELECT max_parallel_agents
                - (SELECT count(*) FROM subtasks WHERE job_id = :job_id AND released_at IS NOT NULL AND finished_at IS NULL)
-               AS free
+               AS free,
+               CASE WHEN max_cost_usd IS NOT NULL THEN
+                   CAST(max_cost_usd AS numeric) - spent_usd
+                   - (SELECT coalesce(sum(coalesce(CAST(s.max_cost_usd AS numeric), dearest_attempt_usd)), 0) FROM subtasks s
+                      WHERE s.job_id = :job_id AND s.released_at IS NOT NULL AND s.finished_at IS NULL)
+               END AS unreserved,
+               dearest_attempt_usd
         FROM jobs
         WHERE id = :job_id AND status = 'running' AND cancel_requested_at IS NULL AND paused_at IS NULL
-    ), chosen AS (
-        SELECT subtask_id FROM subtasks
+    ), waiting AS (
+        SELECT subtask_id, estimated_duration_seconds, max_cost_usd FROM subtasks
         WHERE job_id = :job_id AND status = 'pending' AND released_at IS NULL
           AND (not_before IS NULL OR not_before <= clock_timestamp())
           AND group_number = (SELECT min(number) FROM groups WHERE job_id = :job_id AND status = 'running')
         ORDER BY estimated_duration_seconds DESC, subtask_id
         LIMIT coalesce((SELECT greatest(free, 0) FROM places), 0)
+    ), chosen AS (
+        SELECT subtask_id FROM waiting WHERE (SELECT unreserved FROM places) IS NULL
+        UNION ALL
+        SELECT subtask_id FROM (
+            SELECT w.subtask_id, unreserved, sum(reserve.usd) OVER in_order - reserve.usd AS reserved_before
+            FROM waiting w CROSS JOIN places
+            CROSS JOIN LATERAL (SELECT coalesce(CAST(w.max_cost_usd AS numeric), dearest_attempt_usd) AS usd) reserve
+            WHERE (SELECT unreserved FROM places) IS NOT NULL
+            WINDOW in_order AS (ORDER BY w.estimated_duration_seconds DESC, w.subtask_id)
+        ) affordable
+        WHERE reserved_before < unreserved
     ), released AS (
         UPDATE subtasks SET released_at = clock_timestamp(), not_before = NULL
         WHERE job_id = :job_id AND subtask_id IN (SELECT subtask_id FROM chosen)
@@ -218,6 +244,9 @@ def release(connection: Connection, job_id: str) -> list[Message]:
     Called, with the job's row locked by an earlier statement, in each transaction that frees a place; the lock makes
     the count exact. The messages are to be published after the commit, longest estimate first. Nothing
     is released while the job is paused, ending or final.
+
+    With a budget a place is given out only while what was spent and what is reserved for those in flight is less than it:
+    each reserves its agent's own limit, else what the dearest attempt of the job has cost so far (docs/decisions/0010).
     """
     return released([dict(row._mapping) for row in connection.execute(*release_statement(job_id))])
 

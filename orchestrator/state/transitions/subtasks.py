@@ -68,8 +68,13 @@ class AttemptEnd:
     signal: int | None = None
     check_output: str | None = None
     session_id: str | None = None
+    model: str | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
     cost_usd: float | None = None
+    cost_estimated: bool = False
+    cost_unknown: bool = False
+    reported_usage: Mapping[str, Any] | None = None
+    reported_cost_usd: float | None = None
     agent_started_at: datetime | None = None
     agent_duration_seconds: float | None = None
     retry_after_seconds: float | None = None
@@ -113,6 +118,7 @@ _CLAIM = text(
         WHERE s.status = 'pending' AND s.released_at IS NOT NULL
           AND (s.not_before IS NULL OR s.not_before <= clock_timestamp())
           AND j.status = 'running' AND j.cancel_requested_at IS NULL AND g.status = 'running'
+          AND (j.max_cost_usd IS NULL OR j.spent_usd < CAST(j.max_cost_usd AS numeric))
           AND (w.chord_id IS NULL OR w.chord_id = run.chord_id)
         FOR NO KEY UPDATE OF s SKIP LOCKED
     ), claimed AS (
@@ -214,11 +220,14 @@ _END_ATTEMPTS = text(
             files_changed = x.files_changed, exit_code = x.exit_code, signal = x.signal,
             check_output = x.check_output, session_id = x.session_id, usage = x.usage, cost_usd = x.cost_usd,
             agent_started_at = x.agent_started_at, agent_duration_seconds = x.agent_duration_seconds,
+            model = x.model, cost_estimated = x.cost_estimated, cost_unknown = x.cost_unknown,
+            reported_usage = x.reported_usage, reported_cost_usd = x.reported_cost_usd,
             finished_at = clock_timestamp()
         FROM held h CROSS JOIN LATERAL jsonb_to_record(h.said) AS x(
             outcome text, error text, result text, commit text, ref text, files_changed jsonb, exit_code integer,
             signal integer, check_output text, session_id text, usage jsonb, cost_usd double precision,
-            agent_started_at timestamptz, agent_duration_seconds double precision)
+            agent_started_at timestamptz, agent_duration_seconds double precision, model text, cost_estimated boolean,
+            cost_unknown boolean, reported_usage jsonb, reported_cost_usd double precision)
         WHERE a.id = h.id
         RETURNING a.subtask_id, a.number, a.lease_token, h.said
     ), subtask AS (
@@ -238,6 +247,13 @@ _END_ATTEMPTS = text(
     ), answered AS (
         DELETE FROM outbox o USING attempt a
         WHERE o.job_id = :job_id AND o.subtask_id = a.subtask_id AND a.said->>'status' <> 'pending'
+    ), paid AS (
+        UPDATE jobs j
+        SET spent_usd = j.spent_usd + cost.usd, dearest_attempt_usd = greatest(j.dearest_attempt_usd, cost.dearest)
+        FROM (SELECT sum(CAST(said->>'cost_usd' AS numeric)) AS usd, max(CAST(said->>'cost_usd' AS numeric)) AS dearest
+              FROM attempt WHERE said->>'cost_usd' IS NOT NULL) cost
+        WHERE j.id = :job_id AND j.max_cost_usd IS NOT NULL AND cost.usd IS NOT NULL
+        RETURNING j.spent_usd >= CAST(j.max_cost_usd AS numeric) AS budget_is_spent
     ), event AS (
         INSERT INTO events (job_id, group_number, subtask_id, attempt, name, data)
         SELECT :job_id, group_number, subtask_id, number, 'attempt.finished',
@@ -246,14 +262,15 @@ _END_ATTEMPTS = text(
         FROM subtask
         RETURNING pg_notify('orchestrator_events', job_id)
     )
-    SELECT lease_token FROM subtask
+    SELECT lease_token, coalesce((SELECT budget_is_spent FROM paid), false) AS budget_is_spent FROM subtask
     """
 )
 
 
 def end_statement(job_id: str, ended: Sequence[Ended]) -> Statement:
     """The attempts' outcomes, and in_progress → pending (with a retry) or final: one statement, which answers with the
-    `lease_token` of each that landed; of the others the lease is not ours any more.
+    `lease_token` of each that landed; of the others the lease is not ours any more. Where the job has a budget their cost
+    is added to what it has spent; `budget_is_spent` then says whether that is all.
 
     The job's row is to be locked before it. A retry gives the place back: `release` is to follow in the same transaction.
     """
@@ -270,7 +287,8 @@ def _said(ended: Ended) -> dict[str, Any]:
     return {
         **{name: storable(value) for name, value in vars(end).items()},
         "files_changed": [storable(name) for name in end.files_changed],
-        "usage": {name: storable(value) for name, value in end.usage.items()},
+        "usage": _storable_usage(end.usage),
+        "reported_usage": None if end.reported_usage is None else _storable_usage(end.reported_usage),
         "status": "pending" if retry else subtask_status_after(end.outcome),
         "winner": end.commit if end.outcome is Outcome.COMPLETED else None,
         "feedback": storable(ended.feedback),
@@ -279,6 +297,10 @@ def _said(ended: Ended) -> dict[str, Any]:
         "provider_fault": int(ended.provider_fault),
         "retry_after_seconds": retry.after_seconds if retry else None,
     }
+
+
+def _storable_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
+    return {storable(name): storable(value) for name, value in usage.items()}
 
 
 def end_attempt(connection: Connection, job_id: str, ended: Ended) -> bool:
