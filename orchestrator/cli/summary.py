@@ -53,7 +53,18 @@ def print_groups(to: Console, job: JobView) -> None:
 def print_subtasks(to: Console, job: JobView) -> None:
     """The table of a job's subtasks, the last column saying how each ended or what it waits for; then the failures."""
     rows = [_row(job, group, subtask) for group in job.groups for subtask in group.subtasks]
-    headers = ("group", "#", "title", "agent", "status", "tries", "time", "files", *(["spent"] if job.spent else []), "")
+    headers = (
+        "group",
+        "#",
+        "title",
+        "agent",
+        "status",
+        "tries",
+        "time",
+        "files",
+        *(["spent"] if job.spent else []),
+        "",
+    )
     print_table(to, headers, rows, longest={"title": max(to.width // 3 - 10, 16), "agent": 14})
     failed = [subtask for subtask in job.subtasks if subtask.status in ("failed", "timeout")]
     if failed:

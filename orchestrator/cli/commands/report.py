@@ -89,7 +89,16 @@ def _print_attempts(to: Console, history: JobHistory) -> None:
         for attempt in history.attempts
     ]
     if rows:
-        headers = ("start", "worker", "subtask", "outcome", "time", "agent", *(["spent"] if history.job.spent else []), "")
+        headers = (
+            "start",
+            "worker",
+            "subtask",
+            "outcome",
+            "time",
+            "agent",
+            *(["spent"] if history.job.spent else []),
+            "",
+        )
         print_table(to, headers, rows, longest={"worker": max(to.width // 4, 16)})
         to.print()
 
