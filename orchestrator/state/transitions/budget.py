@@ -24,7 +24,7 @@ def refuse_what_is_left(connection: Connection, job: Job) -> bool:
         _END_PENDING,
         {
             "job_id": job.id,
-            "error": f"not started: {words}",
+            "words": words,
             "statuses": json.dumps({str(outcome): subtask_status_after(outcome) for outcome in Outcome}),
             "skipped": SubtaskOutcome.SKIPPED,
         },
@@ -101,8 +101,10 @@ _END_PENDING = text(
         UPDATE subtasks
         SET status = CASE WHEN outcome IS NULL THEN 'skipped'
                           ELSE coalesce(CAST(:statuses AS jsonb)->>outcome, 'failed') END,
-            outcome = coalesce(outcome, :skipped),
-            error = CASE WHEN outcome IS NULL THEN :error ELSE concat_ws('; no retry was ', error, :error) END,
+            outcome = coalesce(outcome, CAST(:skipped AS text)),
+            error = concat_ws('; ', CASE WHEN outcome IS NOT NULL THEN error END,
+                              CASE WHEN outcome IS NULL THEN 'not started' ELSE 'no retry was started' END
+                              || ': ' || CAST(:words AS text)),
             released_at = NULL, not_before = NULL, finished_at = clock_timestamp()
         WHERE job_id = :job_id AND status = 'pending'
         RETURNING subtask_id, status
