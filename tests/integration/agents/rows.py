@@ -48,8 +48,8 @@ def _always(**fault: Any) -> Sequence[Fault]:
     return (Fault(**fault),)
 
 
-KILLED_IN_A_TOOL: Final = frozenset({"codex", "mini-swe-agent"})
-"""They write a call's tokens down when the call's tool has ended."""
+SIGNALLED: Final = frozenset({"mini-swe-agent"})
+"""They write a call's tokens down when the call's tool has ended, or not at all."""
 
 IDLE: Final = {"idle_timeout": 8}
 
@@ -101,21 +101,21 @@ ROWS: Final = (
         _all("failed", 1, 1, 1),
         steps=(SLEEP, DONE),
         signal="TERM",
-        tokens_unknown_to=KILLED_IN_A_TOOL,
+        tokens_unknown_to=SIGNALLED,
     ),
     Row(
         "SIGINT",
         _all("failed", 1, 1, 1),
         steps=(SLEEP, DONE),
         signal="INT",
-        tokens_unknown_to=frozenset({"mini-swe-agent"}),
+        tokens_unknown_to=SIGNALLED,
     ),
     Row(
         "kill -9",
         _all("failed", 1, 1, 1),
         steps=(SLEEP, DONE),
         signal="KILL",
-        tokens_unknown_to=KILLED_IN_A_TOOL,
+        tokens_unknown_to=SIGNALLED,
     ),
     Row(
         "a child that survives",

@@ -14,8 +14,9 @@ import psutil
 import pytest
 import redis
 
+from orchestrator.prices import price_of
 from orchestrator.process_list import COOKIE_VARIABLE
-from tests.integration.agents.programs import CLAUDE, KEY, PROGRAMS, Program, worker_environment
+from tests.integration.agents.programs import CLAUDE, CODEX, KEY, PROGRAMS, Program, worker_environment
 from tests.integration.agents.rows import NOWHERE, ROWS, Row
 from tests.integration.agents.table import Table
 from tests.support.fleet import TestFleet, open_fleet
@@ -90,6 +91,7 @@ def test_row(program: Program, row: Row, fleet: TestFleet, model: ModelServer, t
     if program.name not in row.tokens_unknown_to:
         told = {kind: attempt["usage"].get(kind, 0) for kind in COUNTED}
         assert told == {kind: model.tokens(script).get(kind, 0) for kind in COUNTED}
+        _check_cost(program, attempt, told)
     assert _alive(fleet, attempt["id"]) == []
 
 
@@ -197,9 +199,24 @@ def _check_effects(job: dict[str, Any], attempt: dict[str, Any], repository: Pat
         assert job["status"] == "failed"
 
 
+def _check_cost(program: Program, attempt: dict[str, Any], told: dict[str, int]) -> None:
+    """To the token: what the model has counted, at the price of the model that was asked. Claude Code counts by itself,
+    but for a run that was killed; Codex does not."""
+    if program is CLAUDE and not any(told.values()):
+        return  # it does not name its model where no call was answered
+    price = price_of(attempt["model"], {})
+    if price is None:
+        assert program not in (CLAUDE, CODEX)
+        return
+    assert attempt["cost_usd"] == pytest.approx(price.of(told), abs=1e-9)
+    assert attempt["cost_estimated"] == (any(told.values()) and attempt["reported_cost_usd"] is None)
+    assert program is not CODEX or attempt["reported_cost_usd"] is None
+
+
 def _cost(attempt: dict[str, Any]) -> str:
     tokens = sum(attempt["usage"].get(kind, 0) for kind in COUNTED)
-    cost = f", ${attempt['cost_usd']:.4f}" if attempt["cost_usd"] else ""
+    estimated = "~" if attempt["cost_estimated"] else ""
+    cost = f", {estimated}${attempt['cost_usd']:.4f}" if attempt["cost_usd"] else ""
     return f", {tokens:,} tokens{cost}"
 
 
