@@ -148,9 +148,14 @@ def _run_in(attempt: Attempt) -> AttemptEnd:
         prompt = brief(attempt.runner.fleet, claim, attempt.subtask)
         attempt.prompt_file.write_text(prompt)
         end = run_program(attempt, prompt)
-    if end.outcome is Outcome.COMPLETED:
-        end = _check(attempt, end)
-    return _keep_work(attempt, end)
+    try:
+        if end.outcome is Outcome.COMPLETED:
+            end = _check(attempt, end)
+        return _keep_work(attempt, end)
+    except OrchestratorException as error:
+        # What the agent has used stands, whatever becomes of its work.
+        failed = replace(end, outcome=Outcome.FAILED, error=str(error))
+        return stopped(failed, attempt.stop.reason) if attempt.stop.reason else failed
 
 
 def _check(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:

@@ -239,6 +239,24 @@ def test_a_record_that_is_repeated_is_paid_for_once(fleet: TestFleet) -> None:
     assert spent_of(fleet, job_id) == 0.2
 
 
+def test_work_that_could_not_be_kept_has_cost_what_it_has(database: str, broker: str, tmp_path: Path) -> None:
+    fleet = open_fleet(database, broker, tmp_path, unreachable_grace_seconds=0.5)
+    try:
+        fleet.start_dispatcher()
+        fleet.start_worker()
+        repository, go_on = new_repository(tmp_path / "repository"), tmp_path / "go-on"
+        step = costly(1, 0.3, {"write": "a.txt"}, {"wait_for": str(go_on)}, max_retries=0)
+        job_id = fleet.submit({"title": "Away", "repo": str(repository), "subtasks": [step]})
+        wait_until(lambda: list(fleet.settings.workspaces_dir.glob("*/checkout/a.txt")), "the agent is at work")
+        repository.rename(tmp_path / "elsewhere")
+        go_on.touch()
+        wait_until(lambda: fleet.subtasks(job_id)[1]["finished_at"], "the attempt has ended")
+        (attempt,) = fleet.rows("SELECT status, cost_usd FROM attempts WHERE job_id = :id", id=job_id)
+        assert attempt == {"status": "failed", "cost_usd": 0.3}
+    finally:
+        fleet.close()
+
+
 def test_a_job_without_a_budget_is_given_one_for_its_retry(fleet: TestFleet) -> None:
     fleet.start_dispatcher()
     fleet.start_worker()

@@ -66,6 +66,7 @@ SUBTASK_PATHS: Final = {
     ("in_progress", "pending"),
     *(("in_progress", final) for final in ("completed", "failed", "timeout", "cancelled")),
     ("pending", "skipped"),
+    *(("pending", final) for final in ("failed", "timeout")),  # the budget was spent before its retry
     ("pending", "cancelled"),
     *((final, "pending") for final in SUBTASK_FINAL if final != "completed"),
     *((final, "skipped") for final in SUBTASK_FINAL if final != "completed"),  # reopened, and its dependency is gone
@@ -93,15 +94,17 @@ class Callers(RuleBasedStateMachine):
         places=st.integers(1, 3),
         on_failure=st.sampled_from(["stop", "continue", {"quorum": 1}]),
         max_retries=st.integers(0, 1),
+        budget=st.one_of(st.none(), st.sampled_from([0.3, 0.6, 1.0])),
         started=st.booleans(),
     )
-    def submit(self, places: int, on_failure: Any, max_retries: int, started: bool) -> None:
+    def submit(self, places: int, on_failure: Any, max_retries: int, budget: float | None, started: bool) -> None:
         plan = {
             "title": "Any order",
             "max_parallel_agents": places,
             "max_retries": max_retries,
             "on_failure": on_failure,
             "deadline": "1h",
+            "max_cost_usd": budget,
             "subtasks": [
                 *(shell(n, "true", group=1) for n in (1, 2, 3)),
                 *(shell(n, "true", group=2) for n in (4, 5)),
@@ -128,12 +131,17 @@ class Callers(RuleBasedStateMachine):
         self.claims.extend(claim for claim in claims if claim is not None)
 
     @precondition(lambda self: self.claims)
-    @rule(which=st.integers(0, 7), outcome=st.one_of(st.just(Outcome.COMPLETED), st.sampled_from(sorted(Outcome))))
-    def a_worker_records_an_end(self, which: int, outcome: Outcome) -> None:
+    @rule(
+        which=st.integers(0, 7),
+        outcome=st.one_of(st.just(Outcome.COMPLETED), st.sampled_from(sorted(Outcome))),
+        cost_usd=st.sampled_from([None, 0.0, 0.1, 0.3]),
+    )
+    def a_worker_records_an_end(self, which: int, outcome: Outcome, cost_usd: float | None) -> None:
         """Of any claim that there was lately: also twice, and after its lease was lost."""
         claim = self.claims[-1 - which % len(self.claims)]
         with StopSignal() as stop:
-            record(self.recorder, claim, AttemptEnd(outcome, error=None if outcome == "completed" else "why"), stop)
+            end = AttemptEnd(outcome, error=None if outcome == "completed" else "why", cost_usd=cost_usd)
+            record(self.recorder, claim, end, stop)
 
     @precondition(lambda self: self.claims)
     @rule(which=st.integers(0, 7))
@@ -186,7 +194,13 @@ class Callers(RuleBasedStateMachine):
     @precondition(lambda self: self.seen["jobs"][self.job_id]["finished_at"] is not None)
     @rule()
     def somebody_retries(self) -> None:
-        retry_job(self.fleet.client, self.job_id)
+        with suppress(IllegalRequest):  # its budget is spent
+            retry_job(self.fleet.client, self.job_id)
+
+    @precondition(lambda self: self.seen["jobs"][self.job_id]["finished_at"] is not None)
+    @rule(more=st.sampled_from([0.05, 0.5]))
+    def somebody_retries_with_a_higher_budget(self, more: float) -> None:
+        retry_job(self.fleet.client, self.job_id, max_cost_usd=self.paid() + more)
 
     @invariant()
     def promises_hold(self) -> None:
@@ -209,9 +223,30 @@ class Callers(RuleBasedStateMachine):
             assert not self.fleet.rows("SELECT 1 FROM outbox WHERE job_id = :id", id=self.job_id)
         if job["paused_at"] is not None:
             assert all(row["status"] == "in_progress" for row in in_flight), "nothing may start while it is paused"
+        if job["max_cost_usd"] is not None:
+            self.budget_is_kept(before, job, in_flight)
         for attempt_id, row in before["attempts"].items():
             if row["status"] != "running":
                 assert self.seen["attempts"][attempt_id] == row, "what was recorded never changes"
+
+    def budget_is_kept(
+        self, before: dict[str, Rows], job: Mapping[str, Any], in_flight: list[Mapping[str, Any]]
+    ) -> None:
+        assert float(job["spent_usd"]) == self.paid()
+        if float(job["spent_usd"]) < job["max_cost_usd"]:
+            return
+        assert self.seen["attempts"].keys() == before["attempts"].keys(), "no agent starts once the budget is spent"
+        assert all(row["status"] == "in_progress" for row in in_flight)
+        pending = [row for row in self.seen["subtasks"].values() if row["status"] == "pending"]
+        if job["status"] == "running" and job["cancel_requested_at"] is None:
+            assert not pending, "what has not started never will"
+        assert job["status"] != "completed" or job["reason"] in (None, "quorum")
+
+    def paid(self) -> float:
+        (row,) = self.fleet.rows(
+            "SELECT coalesce(sum(CAST(cost_usd AS numeric)), 0) AS usd FROM attempts WHERE job_id = :id", id=self.job_id
+        )
+        return float(row["usd"])
 
     def paths_are_legal(self, before: dict[str, Rows]) -> None:
         for table, paths in (("jobs", JOB_PATHS), ("groups", GROUP_PATHS), ("subtasks", SUBTASK_PATHS)):

@@ -163,6 +163,37 @@ def test_codex_tells_the_tokens_of_a_killed_run_in_its_folder(tmp_path: Path) ->
     }
 
 
+def test_codex_notes_a_calls_tokens_before_its_tool_runs_and_its_model(tmp_path: Path) -> None:
+    folder = tmp_path / "codex/sessions/2026/11/24"
+    folder.mkdir(parents=True)
+    one, two = {"input_tokens": 1300, "output_tokens": 50}, {"input_tokens": 2600, "output_tokens": 100}
+    lines: list[dict[str, Any]] = [
+        {"type": "turn_context", "payload": {"model": "gpt-5-codex"}},
+        {"type": "token_usage_record", "payload": {"usage": one, "thread_token_usage": one}},
+        {"type": "event_msg", "payload": {"type": "token_count", "info": {"total_token_usage": one}}},
+        {"type": "token_usage_record", "payload": {"usage": one, "thread_token_usage": two}},
+        {"type": "token_usage_record", "payload": {"thread_token_usage": {"of": "another shape"}}},
+    ]
+    (folder / "rollout-1.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    end = end_of(CodexAgent(), [STARTED], None, tmp_path)
+    assert (end.usage, end.model) == ({**two, "cache_read_tokens": 0, "cache_write_tokens": 0}, "gpt-5-codex")
+    failed = end_of(CodexAgent(), [STARTED, turn_failed("unexpected status 429 x")], 1, tmp_path)
+    assert failed.usage == end.usage, "what earlier calls have used stands"
+
+
+def test_a_turn_of_codex_that_failed_before_any_answer_has_used_nothing() -> None:
+    end = end_of(CodexAgent(), [STARTED, turn_failed("unexpected status 401 Unauthorized: x")], 1)
+    assert end.usage is not None
+    assert not any(end.usage.values())
+    assert end_of(CodexAgent(), [STARTED], None).usage is None, "a killed one may have"
+
+
+def test_gemini_names_its_model_as_it_begins() -> None:
+    init = '{"type":"init","session_id":"s1","model":"gemini-2.5-pro"}'
+    assert end_of(GeminiAgent(), [init, GEMINI_DONE], 0).model == "gemini-2.5-pro"
+    assert end_of(GeminiAgent(), ['{"type":"init","session_id":"s1"}', GEMINI_DONE], 0).model is None
+
+
 @pytest.mark.parametrize(
     ("status", "limits", "outcome"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,21 @@ def test_the_configuration_becomes_flags() -> None:
         "--allowedTools": "Bash(pytest:*),WebFetch",
         "--resume": "an-earlier-one",
     }
+
+
+def test_the_model_is_the_one_that_has_cost_most(tmp_path: Path) -> None:
+    assert replay("success", 0).model == "claude-opus-5-5"
+    assert replay("status-401", 1).model is None
+
+
+def test_a_killed_run_leaves_its_tokens_and_its_model_in_the_transcript(tmp_path: Path) -> None:
+    folder = tmp_path / "claude" / "projects" / "-workspace"
+    folder.mkdir(parents=True)
+    usage = {"input_tokens": 1000, "output_tokens": 50, "cache_read_input_tokens": 300}
+    call = {"type": "assistant", "message": {"id": "m1", "model": "claude-opus-5-5", "usage": usage}}
+    (folder / "s.jsonl").write_text("\n".join(json.dumps(one) for one in (call, call, {"type": "user"})))
+    agent = ClaudeCodeAgent()
+    request = AgentRequest("Do it.", tmp_path / "p", tmp_path, tmp_path, {}, "A title", 2, 1)
+    end = agent.classify(ending(None, 9), agent.read_files(request))
+    assert (end.usage, end.model) == ({**ONE_CALL, "cache_write_tokens": 0}, "claude-opus-5-5")
+    assert end.cost_usd is None

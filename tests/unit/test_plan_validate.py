@@ -13,6 +13,7 @@ from orchestrator.agent_names import known_agents
 from orchestrator.errors import BadInput, PlanError
 from orchestrator.plan.model import Plan, SubTask
 from orchestrator.plan.validate import load_plan, validate_plan
+from orchestrator.prices import Price
 from orchestrator.settings import load_settings
 from tests.support.plans import AGENTS, BOOKSTORE, faults_of, group_ids, plan, subtask, the_fault_of, valid
 
@@ -405,3 +406,26 @@ subtasks:
     assert "comand" in by_line[6]
     assert "command" in by_line[6]
     assert len(by_line) == 2, "the other fault is in the same answer"
+
+
+def budget_warnings(*agents: Any, prices: dict[str, Price] | None = None) -> tuple[str, ...]:
+    subtasks = [subtask(number, parallel_group=1, agent=agent) for number, agent in enumerate(agents, 1)]
+    written = plan(*subtasks, max_cost_usd=5, defaults={})
+    return validate_plan(written, known_agents=known_agents(load_settings()), prices=prices).warnings
+
+
+def test_a_budget_that_nobody_can_measure_is_a_warning() -> None:
+    shell = {"name": "shell", "command": "true"}
+    assert budget_warnings(shell) == ("`max_cost_usd` has no effect: none of the plan's agents tells what it costs.",)
+    assert budget_warnings(shell, "claude-code") == ()
+    assert budget_warnings({"name": "codex", "model": "gpt-5.3-codex"}) == ()
+    assert budget_warnings("codex") == (
+        "`max_cost_usd` counts codex only if its model has a price, and the plan names no `model`.",
+    )
+    unheard_of = {"name": "codex", "model": "gpt-x"}
+    assert budget_warnings(unheard_of, unheard_of, "claude-code") == (
+        "`max_cost_usd` can't count codex with the model gpt-x, which has no price: see the setting `prices`.",
+    )
+    assert budget_warnings(unheard_of, prices={"gpt-x": Price(input=1, output=1)}) == ()
+    without = validate_plan(plan(subtask(1, agent=shell), defaults={}), known_agents=known_agents(load_settings()))
+    assert without.warnings == (), "no budget, nothing to say"
