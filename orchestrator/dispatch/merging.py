@@ -115,8 +115,9 @@ def _merge(fleet: Fleet, claim: MergeClaim, work: GroupWork, stop: StopSignal) -
     """
     if work.repo is None or work.head is None or work.branch is None:
         return MergeDone(head=None, merged=tuple(attempt.subtask_id for attempt in work.to_merge))
-    if not work.to_merge and not (claim.check_command and work.merged_before):
-        return MergeDone(head=work.head)
+    is_new = any(attempt.commit != work.head for attempt in work.to_merge)
+    if not is_new and not (claim.check_command and (work.to_merge or work.merged_before)):
+        return MergeDone(head=work.head, merged=tuple(attempt.subtask_id for attempt in work.to_merge))
     with MergeWorkspace.open(
         fleet.settings.workspaces_dir,
         fleet.repositories,
