@@ -11,6 +11,7 @@
     │   ├── DatabaseUnavailable
     │   ├── BrokerUnavailable
     │   └── LocalStackError             the embedded stack did not start
+    ├── ProposalError                   an agent was asked for a plan and gave none; carries the faults of its last answer
     ├── GitError                        a git command failed in a way nobody asked for
     ├── AgentException                  raised by a plugin of yours; it becomes its attempt's outcome
     └── LeaseLost                       somebody else holds the right to this work
@@ -102,6 +103,17 @@ class BrokerUnavailable(ServiceUnavailable):
 
 class LocalStackError(ServiceUnavailable):
     pass
+
+
+class ProposalError(OrchestratorException):
+    """An agent was asked for a plan and gave none. `faults` are those of its last answer; none where it gave no answer."""
+
+    source: ClassVar[str] = "the proposal"
+
+    def __init__(self, message: str, *, faults: Sequence[Fault] = (), **more: Any) -> None:
+        super().__init__(message, **more)
+        self.faults = tuple(faults)
+        self.context["faults"] = [vars(fault) for fault in self.faults]
 
 
 class GitError(OrchestratorException):

@@ -26,15 +26,16 @@ def warnings_of(plan: Plan, groups: Sequence[PlannedGroup]) -> Iterator[str]:
         if unknown:
             yield f"{_subtasks(unknown)} no `files`, so that `file_based` can't tell what they touch."
     for group in groups:
-        yield from _overlaps(group)
+        for overlap in overlaps_of(group):
+            yield f"Group {group.number}: {overlap}; their changes may conflict."
 
 
 def _subtasks(ids: Sequence[int]) -> str:
     return f"Subtask{'s' if len(ids) > 1 else ''} {ids_in_words(ids)} {'have' if len(ids) > 1 else 'has'}"
 
 
-def _overlaps(group: PlannedGroup) -> Iterator[str]:
-    """One sentence for each set of subtasks that mean to touch the same places."""
+def overlaps_of(group: PlannedGroup) -> Iterator[str]:
+    """One clause for each set of subtasks that mean to touch the same places."""
     users: dict[str, set[int]] = defaultdict(set)
     for subtask in group.subtasks:
         for place in places_in_folders(subtask.files):
@@ -46,4 +47,4 @@ def _overlaps(group: PlannedGroup) -> Iterator[str]:
             shared[tuple(sorted(touching))].append(place or "the whole repository")
     for ids, places in shared.items():
         named = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
-        yield f"Group {group.number}: subtasks {ids_in_words(ids)} mean to touch {named}; their changes may conflict."
+        yield f"subtasks {ids_in_words(ids)} mean to touch {named}"

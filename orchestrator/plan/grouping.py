@@ -55,9 +55,11 @@ class _Part:
 
 def kind_of(subtask: SubTask) -> Kind:
     """The written kind; else testing if the title has the whole word test, tests or testing."""
-    if subtask.kind is not None:
-        return subtask.kind
-    return "testing" if _TESTING_TITLE.search(subtask.title) else "work"
+    return subtask.kind or kind_by_title(subtask.title)
+
+
+def kind_by_title(title: str) -> Kind:
+    return "testing" if _TESTING_TITLE.search(title) else "work"
 
 
 def arrange(subtasks: Sequence[SubTask], strategy: Strategy) -> tuple[ArrangedGroup, ...]:

@@ -69,7 +69,7 @@ def _last_attempt(feedback: str | None) -> str:
         return ""
     return (
         "## What went wrong last time\n\nAn earlier attempt at this subtask did not succeed. Its changes are not in your "
-        f"folder.\n\n{_fenced(shortened(feedback.strip(), MAX_FEEDBACK_BYTES))}"
+        f"folder.\n\n{fenced(shortened(feedback.strip(), MAX_FEEDBACK_BYTES))}"
     )
 
 
@@ -89,7 +89,7 @@ def _dependency(dependency: DependencyResult) -> str:
     if dependency.files_changed:
         lines.append(f"Files changed: {_listed(dependency.files_changed)}.")
     if dependency.summary and dependency.summary.strip():
-        lines.append(_fenced(shortened(dependency.summary.strip(), MAX_SUMMARY_BYTES)))
+        lines.append(fenced(shortened(dependency.summary.strip(), MAX_SUMMARY_BYTES)))
     return "\n\n".join(lines)
 
 
@@ -112,7 +112,9 @@ def _at_work_beside(others: Sequence[ResolvedSubtask], has_repository: bool) -> 
 
 def _rules(subtask: ResolvedSubtask, has_repository: bool, *, alone: bool) -> str:
     rules = []
-    if has_repository:
+    if subtask.permissions == "read-only":
+        rules.append("You may only read. Change no file, here or elsewhere: an attempt that changed one has failed.")
+    elif has_repository:
         rules += [
             "Work in the current folder only. It is a git clone of your own, made for this attempt.",
             "Stay on the branch that is checked out. Commit if you like: what you leave uncommitted is committed for you. "
@@ -129,13 +131,13 @@ def _rules(subtask: ResolvedSubtask, has_repository: bool, *, alone: bool) -> st
         rules.append(
             "Run the tests, and fix nothing that your task does not ask for. If a test fails, say which and why."
         )
-    else:
+    elif subtask.permissions != "read-only":
         rules.append("Run the tests that cover what you changed before you finish.")
     rules.append("Nobody can answer questions. If the task can't be done, say why and end with an error.")
     text = "## Rules\n\n" + "\n".join(f"- {rule}" for rule in rules)
     if subtask.check is not None:
         text += (
-            f"\n\nWhen you have ended, this command is run in your folder and must succeed:\n\n{_fenced(subtask.check)}"
+            f"\n\nWhen you have ended, this command is run in your folder and must succeed:\n\n{fenced(subtask.check)}"
         )
     return text
 
@@ -152,7 +154,7 @@ def shortened(text: str, most_bytes: int) -> str:
     return head.decode(errors="ignore") + mark + tail.decode(errors="ignore")
 
 
-def _fenced(text: str) -> str:
+def fenced(text: str) -> str:
     """A code block whose fence is longer than any run of backquotes inside."""
     fence = "```"
     while fence in text:
