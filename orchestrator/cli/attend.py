@@ -1,4 +1,4 @@
-"""Stay with a job until it is final: show its progress, then its summary, and say what the exit code is."""
+"""Stay with a job until it is final: show its progress; then its summary, and what the exit code is."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ def attend(
     interrupts: Interrupts | None = None,
     cancel: Callable[[], object] | None = None,
     check: Callable[[], None] = lambda: None,
-) -> int:
-    """Follow a job to its end. Returns the exit code: 0 completed, 1 failed, 130 cancelled.
+    on_stderr: bool = False,
+) -> JobView:
+    """Show a job's progress until it is final, and return it as it is then.
 
     With `cancel` the first interruption calls it and waits on, and the second leaves. Without it the first one leaves,
     and the job goes on. To leave is a `KeyboardInterrupt`, as anywhere. `after_event` leaves out what happened before.
-    `check` is called at each update and may raise: what the job needs has broken down.
+    `check` is called at each update and may raise: what the job needs has broken down. `on_stderr`: stdout is for
+    something else.
     """
-    view = _view(as_json=as_json, no_progress=no_progress)
+    view = _view(as_json=as_json, no_progress=no_progress, on_stderr=on_stderr)
     job: JobView | None = None
     try:
         with view:
@@ -69,6 +71,11 @@ def attend(
         say(f"Job {job_id} is stored and goes on when its services are back: orchestrator status {job_id}")
         raise
     assert job is not None, "following ends with a final job"
+    return job
+
+
+def tell_end(job: JobView, *, as_json: bool) -> int:
+    """Print the summary of a job that has ended. Returns the exit code."""
     if as_json:
         print_json({"type": "summary", "job": documents.job(job)}, one_line=True)
     else:
@@ -76,12 +83,12 @@ def attend(
     return EXIT_CODES[job.status]
 
 
-def _view(*, as_json: bool, no_progress: bool) -> ProgressView:
+def _view(*, as_json: bool, no_progress: bool, on_stderr: bool) -> ProgressView:
     if as_json:
         return JsonView()
-    to = console()
+    to = console(stderr=on_stderr)
     if no_progress or not to.is_terminal or to.is_dumb_terminal:
-        return PlainView()
+        return PlainView(to.file)
     from orchestrator.cli.live import LiveView
 
     return LiveView(to)

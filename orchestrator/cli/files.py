@@ -18,6 +18,16 @@ def require_place_for(path: Path) -> None:
         )
 
 
+def require_new(path: Path) -> None:
+    """Raise `ConfigurationError` where there is such a file already."""
+    if path.exists():
+        raise ConfigurationError(
+            f"There is a file {path} already.",
+            context={"path": str(path)},
+            recovery="Name another file, or say --force to overwrite it.",
+        )
+
+
 def write_text(path: Path, pieces: str | Iterable[str]) -> None:
     """Write the file in UTF-8, whatever the locale. Raises `ConfigurationError` in words."""
     try:

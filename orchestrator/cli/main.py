@@ -24,6 +24,7 @@ from orchestrator.cli.commands.flower import flower
 from orchestrator.cli.commands.list_jobs import list_jobs
 from orchestrator.cli.commands.logs import logs
 from orchestrator.cli.commands.pause import pause
+from orchestrator.cli.commands.plan import plan
 from orchestrator.cli.commands.prune import prune
 from orchestrator.cli.commands.report import report
 from orchestrator.cli.commands.resume import resume
@@ -36,7 +37,7 @@ from orchestrator.cli.commands.validate import validate
 from orchestrator.cli.commands.watch import watch
 from orchestrator.cli.commands.worker import worker
 from orchestrator.cli.commands.workers import workers
-from orchestrator.errors import OrchestratorException, PlanError
+from orchestrator.errors import OrchestratorException, PlanError, ProposalError
 
 BUG = 1
 DEBUG_VARIABLE = "ORCHESTRATOR_DEBUG"
@@ -53,7 +54,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Run": {"run": run, "up": up, "submit": submit},
     "Look": {"list": list_jobs, "status": status, "watch": watch, "logs": logs, "report": report, "export": export},
     "Steer": {"cancel": cancel, "retry": retry, "pause": pause, "resume": resume},
-    "Before": {"validate": validate},
+    "Before": {"plan": plan, "validate": validate},
     "Fleet": {
         "worker": worker,
         "dispatcher": dispatcher,
@@ -119,6 +120,8 @@ def _tell(error: OrchestratorException) -> int:
         for line in fault_lines(error):
             print(line, file=sys.stderr)
     else:
+        for line in fault_lines(error) if isinstance(error, ProposalError) else ():
+            print(line, file=sys.stderr)
         print(f"error: {error.message}", file=sys.stderr)
     if error.recovery and "--json" not in sys.argv:
         print(f"  {error.recovery}", file=sys.stderr)
@@ -127,7 +130,7 @@ def _tell(error: OrchestratorException) -> int:
     return error.exit_code
 
 
-def fault_lines(error: PlanError) -> list[str]:
+def fault_lines(error: PlanError | ProposalError) -> list[str]:
     """Every fault on a line of its own: `file:line: field: message (hint)`, as editors understand it."""
     lines = []
     for fault in error.faults:

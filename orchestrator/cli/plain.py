@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from types import TracebackType
-from typing import Protocol, Self
+from typing import IO, Protocol, Self
 
 from orchestrator.access.follow import Update
 from orchestrator.cli import documents
@@ -55,6 +54,10 @@ class _Lines:
 class PlainView(_Lines):
     """One line for each event that a person cares for, with the time of day where the reader is."""
 
+    def __init__(self, to: IO[str]) -> None:
+        super().__init__()
+        self._to = to
+
     def show(self, update: Update) -> None:
         self._tell_problem(update)
         if update.job is None:
@@ -62,8 +65,8 @@ class PlainView(_Lines):
         for event in update.events:
             words = event_words(update.job, event)
             if words is not None:
-                print(f"{event.at.astimezone():%H:%M:%S} {words}")
-        sys.stdout.flush()
+                print(f"{event.at.astimezone():%H:%M:%S} {words}", file=self._to)
+        self._to.flush()
 
 
 class JsonView(_Lines):

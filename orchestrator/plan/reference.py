@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from orchestrator.plan.planning import MOST_QUESTIONS
+from orchestrator.plan.proposal import ESTIMATES_ARE_EXCEEDED, OF_A_SUBTASK, OF_THE_PLAN, SHORTEST_TIMEOUT_SECONDS
 from orchestrator.plan.schema import plan_schema
 from orchestrator.plan.values import MAX_DURATION_SECONDS, MAX_SIZE_BYTES, duration_in_words, size_in_words
 
@@ -46,6 +48,21 @@ _BOUNDS: Final[Mapping[str, str]] = {
     "maxItems": "at most {:,} entries",
     "pattern": "matches `{}`",
 }
+_PROPOSED: Final = """
+## A plan that an agent proposes
+
+`orchestrator plan GOAL` lets an agent read the repository and propose a plan, with `permissions: read-only`; a file that it has
+changed all the same makes it fail. Its answer comes from outside and is held to less than a plan may say:
+
+- Its words are {words}, and of a subtask {subtask_words}. Every other one, `agent`, `defaults` and `permissions` above all, is a
+  fault: who works where, with what permissions and limits, is said by whoever runs the plan.
+- `group_checks` and `check` are **commands from a model, and are run as the worker's account** once the plan runs. They are shown
+  with the plan; `--run` asks before it goes on, or wants `--yes` where there is nobody to ask.
+- A testing subtask that is not alone, and subtasks of a group that mean to touch the same `files`, get groups of their own.
+- Faults are told to the agent, all at once, at most {repairs} times; each question is a job, with logs, costs and `cancel` like any.
+- The time limit of an attempt is {times} times the longest estimate, and at least {least}.
+"""
+
 _RULES: Final = """\
 ## Rules
 
@@ -71,7 +88,20 @@ def plan_reference() -> str:
         duration=duration_in_words(MAX_DURATION_SECONDS), size=size_in_words(MAX_SIZE_BYTES)
     )
     sections = [_section(heading, name, models) for name, heading in _HEADINGS.items()]
-    return "\n".join([introduction, *sections, _RULES])
+    return "\n".join([introduction, *sections, _RULES]) + _proposed()
+
+
+def _proposed() -> str:
+    def listed(keys: Sequence[str]) -> str:
+        return ", ".join(f"`{key}`" for key in keys)
+
+    return _PROPOSED.format(
+        words=listed(OF_THE_PLAN),
+        subtask_words=listed(OF_A_SUBTASK),
+        repairs=MOST_QUESTIONS - 1,
+        times=ESTIMATES_ARE_EXCEEDED,
+        least=duration_in_words(SHORTEST_TIMEOUT_SECONDS),
+    )
 
 
 def _section(heading: str, name: str, models: Mapping[str, Any]) -> str:

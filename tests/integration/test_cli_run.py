@@ -10,16 +10,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.processes import processes_of
 from tests.support.services import open_temporary_folder
+from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.stack
@@ -32,57 +31,27 @@ subtasks:
 ENDLESS = QUICK.replace("echo hello", "echo begun; sleep 600")
 
 
-class Terminal:
-    """A folder and a state folder, and the programs that a person starts there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.started: list[subprocess.Popen[str]] = []
+class TerminalWithPlan(Terminal):
+    """Each command finds its plan in `plan.yaml`."""
 
     def start(self, *words: str, plan: str = QUICK) -> subprocess.Popen[str]:
         (self.folder / "plan.yaml").write_text(plan)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator", *words],
-            cwd=self.folder,
-            env={**inherited, "ORCHESTRATOR_STATE_DIR": str(self.folder / "state")},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.started.append(process)
-        return process
+        return super().start(*words)
 
     def run(self, *words: str, plan: str = QUICK, code: int = 0) -> str:
-        process = self.start(*words, plan=plan)
-        out, err = process.communicate(timeout=90)
-        assert process.returncode == code, err
-        assert "Traceback" not in err
-        return out + err
+        return self.end_of(self.start(*words, plan=plan), code=code)
 
 
 @pytest.fixture
-def terminal() -> Iterator[Terminal]:
+def terminal() -> Iterator[TerminalWithPlan]:
     folder = open_temporary_folder("orchestrator-cli-")
-    terminal = Terminal(folder)
+    terminal = TerminalWithPlan(folder, folder / "state")
     yield terminal
-    for process in terminal.started:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+    terminal.close()
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read_until(process: subprocess.Popen[str], words: str) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if words in line:
-            return
-    raise AssertionError(f"{words!r} was never said")
-
-
-def test_a_plan_runs_and_its_story_can_be_read_afterwards(terminal: Terminal) -> None:
+def test_a_plan_runs_and_its_story_can_be_read_afterwards(terminal: TerminalWithPlan) -> None:
     lines = [json.loads(line) for line in terminal.run("run", "plan.yaml", "--json").splitlines()]
     assert (lines[0]["type"], lines[-1]["type"]) == ("submitted", "summary")
     assert {line["name"] for line in lines[1:-1]} >= {"job.started", "attempt.started", "job.finished"}
@@ -92,9 +61,11 @@ def test_a_plan_runs_and_its_story_can_be_read_afterwards(terminal: Terminal) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_cancels_the_job_and_waits_for_its_end(terminal: Terminal, number: signal.Signals) -> None:
+def test_an_interruption_cancels_the_job_and_waits_for_its_end(
+    terminal: TerminalWithPlan, number: signal.Signals
+) -> None:
     process = terminal.start("run", "plan.yaml", plan=ENDLESS)
-    _read_until(process, "#1 One starts on")
+    terminal.read_until(process, "#1 One starts on")
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -103,10 +74,10 @@ def test_an_interruption_cancels_the_job_and_waits_for_its_end(terminal: Termina
     assert json.loads(terminal.run("status", "--json"))["job"]["status"] == "cancelled"
 
 
-def test_a_second_interruption_leaves_without_waiting_and_nothing_stays(terminal: Terminal) -> None:
+def test_a_second_interruption_leaves_without_waiting_and_nothing_stays(terminal: TerminalWithPlan) -> None:
     stubborn = ENDLESS.replace("sleep 600", "trap true TERM; while true; do sleep 600; done")
     process = terminal.start("run", "plan.yaml", plan=stubborn)
-    _read_until(process, "#1 One starts on")
+    terminal.read_until(process, "#1 One starts on")
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     wait_until(lambda: "Cancelling the job" in process.stderr.readline(), "the first one is heard")
@@ -118,15 +89,15 @@ def test_a_second_interruption_leaves_without_waiting_and_nothing_stays(terminal
     wait_until(lambda: not processes_of(terminal.folder), "nothing is left")
 
 
-def test_a_repository_that_is_none_is_told_before_anything_starts(terminal: Terminal) -> None:
+def test_a_repository_that_is_none_is_told_before_anything_starts(terminal: TerminalWithPlan) -> None:
     said = terminal.run("run", "plan.yaml", plan=QUICK + "repo: ./nowhere\n", code=2)
     assert "nowhere" in said
     assert not (terminal.folder / "state").exists()
 
 
-def test_a_killed_keeper_ends_the_command_and_the_user_hears_how_to_go_on(terminal: Terminal) -> None:
+def test_a_killed_keeper_ends_the_command_and_the_user_hears_how_to_go_on(terminal: TerminalWithPlan) -> None:
     process = terminal.start("run", "plan.yaml", plan=ENDLESS)
-    _read_until(process, "#1 One starts on")
+    terminal.read_until(process, "#1 One starts on")
     os.kill(int((terminal.folder / "state" / "keeper.lock").read_text()), signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 3
@@ -136,7 +107,7 @@ def test_a_killed_keeper_ends_the_command_and_the_user_hears_how_to_go_on(termin
     assert json.loads(terminal.run("status", told.group(1), "--json"))["job"]["status"] == "running"
 
 
-def test_a_job_without_a_dispatcher_is_stored_and_retried_to_its_end(terminal: Terminal) -> None:
+def test_a_job_without_a_dispatcher_is_stored_and_retried_to_its_end(terminal: TerminalWithPlan) -> None:
     said = terminal.run("submit", "plan.yaml")
     assert "no dispatcher and no worker answers" in said
     job_id = said.split()[0]
@@ -148,12 +119,12 @@ def test_a_job_without_a_dispatcher_is_stored_and_retried_to_its_end(terminal: T
     assert f"job {job_id}: completed" in said
 
 
-def test_a_key_gives_the_same_job_twice(terminal: Terminal) -> None:
+def test_a_key_gives_the_same_job_twice(terminal: TerminalWithPlan) -> None:
     first, second = (terminal.run("submit", "plan.yaml", "--idempotency-key", "k").split()[0] for _ in range(2))
     assert first == second
 
 
-def test_up_shows_flower_to_who_has_the_password(terminal: Terminal) -> None:
+def test_up_shows_flower_to_who_has_the_password(terminal: TerminalWithPlan) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -189,7 +160,7 @@ def test_up_shows_flower_to_who_has_the_password(terminal: Terminal) -> None:
     wait_until(lambda: status({}) == 0, "Flower has ended with the program that started it")
 
 
-def test_the_doctor_finds_this_set_up_well(terminal: Terminal) -> None:
+def test_the_doctor_finds_this_set_up_well(terminal: TerminalWithPlan) -> None:
     document = json.loads(terminal.run("doctor", "--json"))
     assert document["healthy"] is True
     found = {check["name"]: check["state"] for check in document["checks"]}

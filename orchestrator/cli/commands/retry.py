@@ -50,7 +50,7 @@ def retry(
 def _retry(
     joined: Joined, job_id: str, *, max_cost_usd: float | None, wait: bool, as_json: bool, no_progress: bool
 ) -> int:
-    from orchestrator.cli.attend import attend
+    from orchestrator.cli.attend import attend, tell_end
     from orchestrator.cli.nobody_works import warn_if_nobody_works
     from orchestrator.cli.render import print_json
     from orchestrator.dispatch.steering import retry_job
@@ -71,7 +71,7 @@ def _retry(
     if not wait:
         warn_if_nobody_works(fleet, job_id)
         return 0
-    return attend(
+    ended = attend(
         fleet.engine,
         job_id,
         as_json=as_json,
@@ -80,3 +80,4 @@ def _retry(
         after_event=after_event,
         check=joined.check,
     )
+    return tell_end(ended, as_json=as_json)

@@ -48,11 +48,11 @@ def run(
     repository = local_repository(validated)
     slots = workers or max(settings.slots, validated.plan.max_parallel_agents)
     with join(settings, need_of_work(settings), slots=slots, on_progress=None if as_json else say) as joined:
-        code = _submit_and_attend(joined, validated, repository, as_json=as_json, no_progress=no_progress)
+        code = submit_and_attend(joined, validated, repository, as_json=as_json, no_progress=no_progress)
     raise typer.Exit(code)
 
 
-def _submit_and_attend(
+def submit_and_attend(
     joined: Joined,
     plan: ValidatedPlan,
     repository: RepositoryAtSubmission | None,
@@ -60,7 +60,8 @@ def _submit_and_attend(
     as_json: bool,
     no_progress: bool,
 ) -> int:
-    from orchestrator.cli.attend import attend
+    """Submit a plan and stay with its job; an interruption cancels it. Returns the exit code."""
+    from orchestrator.cli.attend import attend, tell_end
     from orchestrator.cli.interrupts import Interrupts
     from orchestrator.cli.render import print_json, say
     from orchestrator.dispatch.steering import cancel_job
@@ -75,7 +76,7 @@ def _submit_and_attend(
             say(note)
         if as_json:
             print_json({"type": "submitted", "job_id": submitted.job_id, "created": True}, one_line=True)
-        return attend(
+        ended = attend(
             fleet.engine,
             submitted.job_id,
             as_json=as_json,
@@ -85,3 +86,4 @@ def _submit_and_attend(
             cancel=lambda: cancel_job(fleet, submitted.job_id),
             check=joined.check,
         )
+    return tell_end(ended, as_json=as_json)

@@ -25,7 +25,7 @@ def submit(
 ) -> None:
     """Put a plan into the queue and print the job's id."""
     from orchestrator.access.connect import is_configured, join, need_of_waiting
-    from orchestrator.cli.attend import attend
+    from orchestrator.cli.attend import attend, tell_end
     from orchestrator.cli.nobody_works import warn_if_nobody_works
     from orchestrator.cli.plans import local_repository, read_plan
     from orchestrator.cli.render import print_json, say
@@ -48,7 +48,7 @@ def submit(
             warn_if_nobody_works(joined.fleet, submitted.job_id)
         if not wait:
             return
-        code = attend(
+        ended = attend(
             joined.fleet.engine,
             submitted.job_id,
             as_json=as_json,
@@ -56,4 +56,4 @@ def submit(
             grace_seconds=settings.unreachable_grace_seconds,
             check=joined.check,
         )
-    raise typer.Exit(code)
+    raise typer.Exit(tell_end(ended, as_json=as_json))
