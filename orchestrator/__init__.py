@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from orchestrator.agent_plugin import AgentPlugin as AgentPlugin
     from orchestrator.client import Client as Client
     from orchestrator.coordinator import ParallelAgentCoordinator as ParallelAgentCoordinator
+    from orchestrator.decomposer import AgentDecomposer as AgentDecomposer
     from orchestrator.errors import AgentException as AgentException
     from orchestrator.errors import OrchestratorException as OrchestratorException
     from orchestrator.errors import PlanError as PlanError
+    from orchestrator.errors import ProposalError as ProposalError
     from orchestrator.plan.model import AgentSpec as AgentSpec
     from orchestrator.plan.model import Defaults as Defaults
     from orchestrator.plan.model import Plan as Plan
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from orchestrator.task_execution import Orchestrator as Orchestrator
 
 _HOME: Final = {
+    "AgentDecomposer": "decomposer",
     "AgentException": "errors",
     "AgentPlugin": "agent_plugin",
     "AgentRegistry": "agent_choice",
@@ -44,6 +47,7 @@ _HOME: Final = {
     "ParallelAttempt": "state.results",
     "Plan": "plan.model",
     "PlanError": "errors",
+    "ProposalError": "errors",
     "Settings": "settings",
     "StateManager": "state_manager",
     "SubTask": "plan.model",

@@ -15,18 +15,21 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from os import PathLike
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from orchestrator.access.connect import Joined, join, need_of_work
 from orchestrator.access.follow import follow
+from orchestrator.access.proposing import hear_job
 from orchestrator.agent_names import known_agents
 from orchestrator.dispatch.steering import cancel_job
 from orchestrator.dispatch.submission import submit
-from orchestrator.errors import DatabaseUnavailable, IllegalRequest
-from orchestrator.plan.model import Plan, ValidatedPlan
+from orchestrator.errors import DatabaseUnavailable, IllegalRequest, OrchestratorException
+from orchestrator.plan.model import AgentSpec, Plan, ValidatedPlan
+from orchestrator.plan.planning import TIMEOUT_SECONDS, Planning
+from orchestrator.plan.proposal import Proposal, Terms
 from orchestrator.plan.validate import load_plan, validate_plan
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.engine import translated
@@ -104,6 +107,39 @@ class Client:
                 return result
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, longest)
+
+    async def propose_plan(
+        self,
+        goal: str,
+        *,
+        repo: str | None = None,
+        base: str | None = None,
+        agent: str | AgentSpec = "claude-code",
+        max_parallel_agents: int = 5,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> Proposal:
+        """Ask an agent that may only read for a plan; `submit(proposal.plan.plan)` runs it. Cancelled, it cancels the agent.
+
+        Read its checks first: they are commands from a model. `timeout_seconds` is for one of at most three questions.
+        Raises `ProposalError` when there is no plan, `ConfigurationError` for an agent that can't be held to reading,
+        `RepositoryError`.
+        """
+        spec = AgentSpec(name=agent) if isinstance(agent, str) else agent
+        terms = Terms(goal, spec, repo, base, max_parallel_agents)
+        planning = await self._call(
+            lambda: Planning(terms, known_agents(self.settings), timeout_seconds=timeout_seconds)
+        )
+        while planning.proposal is None:
+            # Shielded, so that a cancellation can't lose sight of a job that is just being stored.
+            asking = asyncio.ensure_future(self._call(submit, self._fleet, planning.next_job()))
+            try:
+                result = await self.wait((await asyncio.shield(asking)).job_id)
+            except BaseException:
+                with suppress(OrchestratorException):
+                    await self._call(self._cancel, (await asking).job_id)
+                raise
+            hear_job(planning, result)
+        return planning.proposal
 
     async def stream_events(self, job_id: str, *, after_event: int = 0) -> AsyncIterator[EventView]:
         """Each event of the job once, as it happens, until the job is final. `after_event` leaves out those up to that id.

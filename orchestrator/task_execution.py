@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from orchestrator.agent_choice import AgentFactory, AgentRegistry, ChosenAgent
 from orchestrator.agent_plugin import AgentPlugin
 from orchestrator.coordinator import ParallelAgentCoordinator
+from orchestrator.decomposer import AgentDecomposer
 from orchestrator.plan.model import SubTask
 from orchestrator.state_manager import StateManager
 from orchestrator.task_words import of_task, task_words
@@ -24,7 +25,8 @@ class Orchestrator:
 
     `config` has `agent`, what the agent is initialised with, `parallel_execution`, the coordinator's configuration, and
     `decompose_from_complexity` (50). `agent` is a registered name, an agent (`AgentRegistry.get(name)()`) whose class
-    makes those that work, or a function that returns one. Without a `decomposer` every task is one agent's work.
+    makes those that work, or a function that returns one. Without a `decomposer` every task is one agent's work; with
+    `"agent"` the same agent is asked to cut it (`AgentDecomposer`), reading the repository that it will work in.
     """
 
     def __init__(
@@ -33,12 +35,12 @@ class Orchestrator:
         state_manager: StateManager | None = None,
         agent: AgentFactory | ChosenAgent | AgentPlugin = "claude-code",
         *,
-        decomposer: Decomposer | None = None,
+        decomposer: Decomposer | Literal["agent"] | None = None,
     ) -> None:
         self._config = dict(config or {})
         self._state_manager = state_manager or StateManager()
         self._agent = agent
-        self._decomposer = decomposer
+        self._decomposer = self._agent_decomposer() if decomposer == "agent" else decomposer
         self._coordinator = ParallelAgentCoordinator(
             self._state_manager, self._agent_factory(), self._config.get("parallel_execution", {})
         )
@@ -66,6 +68,11 @@ class Orchestrator:
         complexity = of_task(task, "estimated_complexity")
         threshold = self._config.get("decompose_from_complexity", DECOMPOSE_FROM_COMPLEXITY)
         return complexity is None or bool(complexity >= threshold)
+
+    def _agent_decomposer(self) -> AgentDecomposer:
+        parallel = self._config.get("parallel_execution", {})
+        words = {key: parallel[key] for key in ("repo", "base", "max_parallel_agents") if key in parallel}
+        return AgentDecomposer(self._agent_factory(), **words, settings=self._state_manager.settings)
 
     def _agent_factory(self) -> AgentFactory:
         """A fresh agent of the configured kind for each execution, initialised with `config["agent"]`."""
