@@ -62,6 +62,11 @@ class Stage:
         self.fleet.start_worker("worker", slots=slots, ORCHESTRATOR_SLOTS=str(slots))
         self.wait_for_nodes(2)
 
+    def stop(self) -> None:
+        """Stop the dispatcher and the workers; the servers stay for the next ones."""
+        for name in list(self.fleet.processes):
+            self.fleet.stop(name)
+
     def wait_for_nodes(self, number: int) -> None:
         inspect = self.fleet.client.app.control.inspect
         wait_until(lambda: len(inspect(timeout=1.0).ping() or {}) >= number, f"{number} nodes answer")
