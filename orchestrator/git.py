@@ -17,7 +17,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,14 +117,18 @@ def run_git(
     timeout_seconds: float = LOCAL_TIMEOUT_SECONDS,
     check: bool = True,
     user_config: bool = False,
+    nice: int = 0,
+    on_start: Callable[[subprocess.Popen[bytes]], None] | None = None,
 ) -> GitResult:
     """Run one git command to its end, with its children.
 
-    `env` adds variables (`GIT_INDEX_FILE`, dates). Raises `GitError` for a failure (unless `check` is false) and for a
+    `env` adds variables (`GIT_INDEX_FILE`, dates). `nice` lowers its priority, that of its reading and writing too.
+    `on_start` is given its process, which another thread may kill. Raises `GitError` for a failure (unless `check` is false) and for a
     command that outlives `timeout_seconds`, `ConfigurationError` when there is no git.
     """
     settings = ALWAYS if user_config else ALWAYS + OWN_REPOSITORIES
-    command = ["git", "--no-pager", *(part for key, value in settings for part in ("-c", f"{key}={value}"))]
+    command = ["nice", "-n", str(nice)] if nice else []
+    command += ["git", "--no-pager", *(part for key, value in settings for part in ("-c", f"{key}={value}"))]
     command += [str(arg) for arg in args]
     shown = _shown(args)
     if cwd is not None and not cwd.is_dir():
@@ -141,6 +145,8 @@ def run_git(
         )
     except FileNotFoundError as error:
         raise _no_git() from error
+    if on_start is not None:
+        on_start(process)
     try:
         stdout, stderr_bytes = process.communicate(input, timeout=timeout_seconds)
     except subprocess.TimeoutExpired as error:

@@ -115,10 +115,15 @@ def borrow(folder: Path, *, objects: Sequence[Path], commit: str, bare: bool = F
     _initialise(folder, git_dir, object_format(commit), bare=bare)
     (git_dir / "objects" / "info" / "alternates").write_bytes(b"".join(os.fsencode(path) + b"\n" for path in objects))
     for path in objects:
-        shallow = path.parent / "shallow"  # without it git looks for parents that the lender never had
-        if shallow.exists():
-            shutil.copyfile(shallow, git_dir / "shallow")
+        lend_shallow(path, git_dir)
     return git_dir
+
+
+def lend_shallow(objects: Path, git_dir: Path) -> None:
+    """Tell a borrower where the lender's history ends: else git looks for parents that the lender never had."""
+    shallow = objects.parent / "shallow"
+    if shallow.exists():
+        shutil.copyfile(shallow, git_dir / "shallow")
 
 
 _WRITTEN_BY_INIT: Final[dict[tuple[str, bool], dict[str, bytes]]] = {}

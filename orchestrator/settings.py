@@ -109,6 +109,12 @@ class Settings(BaseSettings):
     max_workspace_bytes: int | None = Field(
         None, ge=1, description="disk that one attempt's workspace may take; default: no limit"
     )
+    spare_checkouts: int | None = Field(
+        None,
+        ge=0,
+        description="clean checkouts of large repositories that a worker makes ahead while its agents work, at most; all "
+        "together take no more than max_workspace_bytes; default: as many as slots; 0: none",
+    )
     cgroup: Path | None = Field(
         None,
         description="cgroup v2 folder for the attempts' own groups; default: the worker's group, if systemd delegates it",
@@ -123,6 +129,10 @@ class Settings(BaseSettings):
     @property
     def workspaces_dir(self) -> Path:
         return self.work_dir or self.state_dir / "workspaces"
+
+    @property
+    def most_spare_checkouts(self) -> int:
+        return self.slots if self.spare_checkouts is None else self.spare_checkouts
 
     @property
     def repositories_dir(self) -> Path:

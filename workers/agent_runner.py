@@ -17,6 +17,7 @@ from workers.log_stream import LogBatch, LogStream
 from workers.oversight import Oversight
 from workers.recording import Recorder
 from workers.removal import Removal
+from workers.spare_checkouts import SpareCheckouts
 from workers.workspace import Workspaces
 
 
@@ -35,7 +36,12 @@ class AgentRunner:
         )
         self.oversight = Oversight(settings, self.keeper)
         self._removal = Removal(max(settings.slots, 1))
-        self.workspaces = Workspaces(settings.workspaces_dir, fleet.repositories, later=self._removal.later)
+        self._spares = SpareCheckouts(
+            settings.workspaces_dir, most=settings.most_spare_checkouts, max_bytes=settings.max_workspace_bytes
+        )
+        self.workspaces = Workspaces(
+            settings.workspaces_dir, fleet.repositories, later=self._removal.later, spares=self._spares
+        )
         self.logs = LogStream(self._write_logs, max_bytes_per_attempt=settings.max_log_bytes)
         self.recorder = Recorder(fleet)
         self._claim = Together(self._claim_all, shared=(DatabaseUnavailable,))
@@ -50,6 +56,7 @@ class AgentRunner:
         self.oversight.end()
         self.keeper.close()
         self.logs.stop()
+        self._spares.close()
         self._removal.close()
 
     def claim(self, worker: str, job_id: str, subtask_id: int, chord_id: str | None) -> Claim | None:

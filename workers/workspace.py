@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,13 +22,12 @@ from typing import Final, NamedTuple
 
 from orchestrator.git import IDENTITY, GitResult, run_git
 from orchestrator.push import Refusal, push
-from orchestrator.repository_cache import RepositoryCache, borrow, claimed_folder, refs_for_agents, sweep_folders
+from orchestrator.repository_cache import RepositoryCache, borrow, claimed_folder, sweep_folders
 from workers.checkout_files import is_linked_worktree, is_own_file, looks_the_same, read_plain_file
+from workers.checkouts import Source
+from workers.spare_checkouts import SpareCheckouts
 
 log = logging.getLogger(__name__)
-
-NO_PUSH: Final = "/pushing-is-off-the-work-is-pushed-when-the-attempt-ends"
-"""The agent's push URL: a path that does not exist, so that `git push` fails and says why."""
 
 GITLINK: Final = b"160000"
 
@@ -37,15 +35,21 @@ GITLINK: Final = b"160000"
 class Workspaces:
     """Makes and removes the workspaces of this machine under `root`. Threads and processes may share it.
 
-    `later` does the removals; None: at once.
+    `later` does the removals; None: at once. `spares` are checkouts made ahead; None: there are none.
     """
 
     def __init__(
-        self, root: Path, cache: RepositoryCache, *, later: Callable[[Callable[[], None]], None] | None = None
+        self,
+        root: Path,
+        cache: RepositoryCache,
+        *,
+        later: Callable[[Callable[[], None]], None] | None = None,
+        spares: SpareCheckouts | None = None,
     ) -> None:
         self.root = root
         self.cache = cache
         self._later = later
+        self._spares = spares or SpareCheckouts(root, most=0)
 
     @contextmanager
     def prepare(
@@ -62,8 +66,11 @@ class Workspaces:
                 yield Workspace(folder.resolve())
                 return
             cache = self.cache.path_with(repo, [base_commit])
-            _check_out(folder, cache, repo, base_commit, f"subtask-{subtask_id}")
-            yield Workspace(folder.resolve(), repo, base_commit, cache)
+            with self._spares.checked_out(
+                folder / "checkout", Source(repo, cache), base_commit, branch=f"subtask-{subtask_id}", job_id=job_id
+            ):
+                _make_record(folder, cache, base_commit)
+                yield Workspace(folder.resolve(), repo, base_commit, cache)
 
     def sweep(self, live: Callable[[str], bool] | None = None) -> list[str]:
         """Remove what dead processes left here, and return the folders' names. `live(name)` may keep one."""
@@ -285,27 +292,12 @@ class Workspace:
         return b"".join(entry + b"\0" for entry in hidden if not os.path.lexists(root + entry.partition(b"\t")[2]))
 
 
-def _check_out(folder: Path, cache: Path, repo: str, base_commit: str, branch: str) -> None:
-    lent = cache / "objects"
-    git_dir = borrow(folder / "checkout", objects=[lent], commit=base_commit)
-    _configure(git_dir, repo)
-    (git_dir / "packed-refs").write_bytes(refs_for_agents(cache))
-    run_git("checkout", "--quiet", "-b", branch, base_commit, cwd=folder / "checkout")
-    record = borrow(folder / "record.git", objects=[lent, git_dir / "objects"], commit=base_commit, bare=True)
+def _make_record(folder: Path, cache: Path, base_commit: str) -> None:
+    git_dir = folder / "checkout" / ".git"
+    lenders = [cache / "objects", git_dir / "objects"]
+    record = borrow(folder / "record.git", objects=lenders, commit=base_commit, bare=True)
     # The time stamp goes along: by it git knows which files may have changed in the tick in which they were written.
     shutil.copy2(git_dir / "index", record / "index")
-
-
-def _configure(git_dir: Path, repo: str) -> None:
-    """The agent sees where the repository lives, without the password, and can't push there by its name."""
-    url = re.sub(r"^(https?://)[^/@]*@", r"\1", repo).replace("\\", "\\\\").replace('"', '\\"')
-    with (git_dir / "config").open("a", encoding="utf-8", errors="surrogateescape") as config:
-        config.write(
-            f"[user]\n\tname = {IDENTITY['GIT_AUTHOR_NAME']}\n\temail = {IDENTITY['GIT_AUTHOR_EMAIL']}\n"
-            f"[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
-            f'[remote "origin"]\n\turl = "{url}"\n\tpushurl = {NO_PUSH}\n'
-            f"\tfetch = +refs/heads/*:refs/remotes/origin/*\n"
-        )
 
 
 def _change(modes: bytes, path: bytes) -> Change:

@@ -460,7 +460,7 @@ def test_removals_are_bounded_and_all_done_at_the_end() -> None:
 
 
 def test_a_password_in_the_url_is_not_given_to_the_agent(tmp_path: Path) -> None:
-    from workers.workspace import _configure
+    from workers.checkouts import _configure
 
     (tmp_path / "config").write_text("")
     _configure(tmp_path, "https://me:hunter2@example.com/repo.git")
@@ -494,6 +494,7 @@ def test_a_plain_attempt_costs_six_programs(
         return run_git(*args, **kwargs)
 
     monkeypatch.setattr("workers.workspace.run_git", count)
+    monkeypatch.setattr("workers.checkouts.run_git", count)
     monkeypatch.setattr("orchestrator.repository_cache.run_git", count)
     monkeypatch.setattr("orchestrator.push.run_git", count)
     with prepared(workspaces, repository, 2) as (workspace, agent):
