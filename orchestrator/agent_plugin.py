@@ -19,6 +19,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from orchestrator.provider_account import Provider
+
 
 class AnyConfig(BaseModel):
     """A configuration of which the plugin itself knows the keys."""
@@ -39,6 +41,9 @@ class AgentPlugin(ABC):
     """Whether an end without any change is no success, where the plan leaves it open and there is a repository."""
     environment: ClassVar[tuple[str, ...]] = ()
     """Variables of the worker that it may see besides the usual ones. `*` at the end is a wildcard."""
+    providers: ClassVar[tuple[Provider, ...]] = ()
+    """Whom it may ask for answers, so that the fleet keeps to their limits. The key `model` in its configuration, if
+    there is one, names the model."""
 
     usage: Mapping[str, int] | None = None
     """Tokens by kind, set by `send_prompt`: `input_tokens, output_tokens, cache_read_tokens, cache_write_tokens`."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from orchestrator.outcomes import Outcome
+from orchestrator.provider_account import Provider
 from orchestrator.supervisor import Ending
 from workers.agents.program import ProgramAgent, ProgramConfig, json_lines, summed, text_event
 from workers.agents.protocol import (
@@ -26,7 +27,7 @@ from workers.agents.protocol import (
     failure_in_words,
     last_data,
 )
-from workers.agents.provider import outcome_of_words
+from workers.agents.provider import ANTHROPIC, DEEPSEEK, GEMINI, OPENAI, OPENROUTER, outcome_of_words
 
 _PROVIDER_ERROR: Final = re.compile(r"litellm\.(?:\w+\.)*(?P<name>\w+(?:Error|Exception|Unavailable|Timeout))\b")
 _RETRYING: Final = re.compile(r"Retrying in (?P<seconds>[\d.]+) seconds")
@@ -44,6 +45,8 @@ class AiderAgent(ProgramAgent[ProgramConfig]):
         *("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "OPENAI_API_BASE", "GEMINI_API_KEY", "OPENROUTER_API_KEY"),
         *("DEEPSEEK_API_KEY", "OLLAMA_API_BASE"),
     )
+
+    providers = (ANTHROPIC, OPENAI, GEMINI, OPENROUTER, DEEPSEEK, Provider("ollama", (), "OLLAMA_API_BASE"))
 
     def launch(self, request: AgentRequest) -> Launch:
         state = request.state_dir / "aider"

@@ -17,6 +17,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from orchestrator.outcomes import Outcome
+from orchestrator.provider_account import Provider
 from orchestrator.supervisor import Ending
 from workers.agents.program import JsonLinesAgent, ProgramConfig, json_lines, summed, text_event
 from workers.agents.protocol import (
@@ -71,6 +72,12 @@ class ClaudeCodeAgent(JsonLinesAgent[ClaudeCodeConfig]):
         resume=True, turn_limit=True, budget=True, tokens=Counted.PER_RUN, cost=Counted.PER_SESSION
     )
     environment = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN")
+
+    providers = (
+        Provider(
+            "anthropic", ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"), "ANTHROPIC_BASE_URL"
+        ),
+    )
 
     def launch(self, request: AgentRequest) -> Launch:
         config = self.config(request)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.outcomes import Outcome
+from orchestrator.provider_account import Provider
 from orchestrator.supervisor import Ending
 from workers.agents.program import UNREADABLE, JsonLinesAgent, ProgramConfig, json_lines, said, text_event, uncached
 from workers.agents.protocol import (
@@ -71,6 +72,8 @@ class CodexAgent(JsonLinesAgent[ProgramConfig]):
     oldest_version = (0, 160)
     capabilities = Capabilities(resume=True, tokens=Counted.PER_SESSION)
     environment = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORGANIZATION", "OPENAI_PROJECT")
+
+    providers = (Provider("openai", ("OPENAI_API_KEY",), "OPENAI_BASE_URL"),)
 
     def __init__(self) -> None:
         self._waits = 0

@@ -16,6 +16,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from orchestrator.outcomes import Outcome
+from orchestrator.provider_account import Provider
 from orchestrator.supervisor import Ending
 from workers.agents.program import JsonLinesAgent, ProgramConfig, text_event
 from workers.agents.protocol import (
@@ -52,6 +53,8 @@ class GeminiAgent(JsonLinesAgent[GeminiConfig]):
     oldest_version = (0, 60)
     capabilities = Capabilities(resume=True, turn_limit=True, tokens=Counted.PER_RUN)
     environment = ("GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL")
+
+    providers = (Provider("gemini", ("GEMINI_API_KEY",), "GOOGLE_GEMINI_BASE_URL"),)
 
     def launch(self, request: AgentRequest) -> Launch:
         config = self.config(request)

@@ -30,7 +30,7 @@ from workers.agents.protocol import (
     failure_in_words,
     last_data,
 )
-from workers.agents.provider import outcome_of_words
+from workers.agents.provider import ANTHROPIC, DEEPSEEK, GEMINI, OPENAI, OPENROUTER, outcome_of_words
 
 _LIMIT: Final = "LimitsExceeded"
 _RAISED: Final = re.compile(r"^(?:litellm\.)?\w+Error: ")
@@ -52,6 +52,8 @@ class MiniSweAgent(ProgramAgent[MiniSweAgentConfig]):
         *("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "OPENAI_API_BASE", "GEMINI_API_KEY", "OPENROUTER_API_KEY"),
         "DEEPSEEK_API_KEY",
     )
+
+    providers = (ANTHROPIC, OPENAI, GEMINI, OPENROUTER, DEEPSEEK)
 
     def launch(self, request: AgentRequest) -> Launch:
         config = self.config(request)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from orchestrator.outcomes import Outcome
+from orchestrator.provider_account import Provider
 from orchestrator.supervisor import Ending
 from workers.agents.program import JsonLinesAgent, ProgramConfig, said, summed, text_event
 from workers.agents.protocol import (
@@ -28,7 +29,7 @@ from workers.agents.protocol import (
     failure_in_words,
     last_data,
 )
-from workers.agents.provider import outcome_of_status, outcome_of_words
+from workers.agents.provider import ANTHROPIC, OPENAI, OPENROUTER, outcome_of_status, outcome_of_words
 
 COMPATIBLE: Final = "openai-compatible"
 """The provider's name in a model's, for the worker's own address."""
@@ -49,6 +50,15 @@ class OpencodeAgent(JsonLinesAgent[ProgramConfig]):
     environment = (
         *("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL", "GEMINI_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY"),
         *("OPENROUTER_API_KEY", "OPENCODE_API_KEY"),
+    )
+
+    providers = (
+        ANTHROPIC,
+        Provider("openai", OPENAI.keys),
+        Provider(COMPATIBLE, OPENAI.keys, "OPENAI_BASE_URL"),
+        Provider("google", ("GOOGLE_GENERATIVE_AI_API_KEY", "GEMINI_API_KEY")),
+        OPENROUTER,
+        Provider("opencode", ("OPENCODE_API_KEY",)),
     )
 
     def launch(self, request: AgentRequest) -> Launch:

@@ -67,5 +67,6 @@ def adapter_of(name: str, origin: str, plugin: type[AgentPlugin]) -> type[Plugin
             "config_model": plugin.config_model,
             "expects_changes": plugin.expects_changes,
             "environment": plugin.environment,
+            "providers": plugin.providers,
         },
     )

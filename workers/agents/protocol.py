@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from orchestrator.ledger import Counted as Counted  # noqa: PLC0414 - adapters take it from here
 from orchestrator.outcomes import Outcome
 from orchestrator.plan.model import Permissions
+from orchestrator.provider_account import Provider
 from orchestrator.supervisor import Ending
 from workers.agents.versions import AgentVersion, program_version
 
@@ -141,6 +142,14 @@ class Agent(ABC, Generic[Config]):
     """The ceilings that it can be held to. None where the plan itself says what is run, which is then all that is."""
     environment: ClassVar[tuple[str, ...]] = ()
     """Variables of the worker that the program may see besides the usual ones: provider keys, addresses. `*` at the end is a wildcard."""
+
+    providers: ClassVar[tuple[Provider, ...]] = ()
+    """Whom it may ask for answers, so that the fleet keeps to their limits. Empty: nobody."""
+
+    @classmethod
+    def providers_of(cls, config: Mapping[str, Any]) -> Sequence[Provider]:
+        """Those of an agent with that configuration; may differ from `providers` where it has a key `provider`."""
+        return cls.providers
 
     def config(self, request: AgentRequest) -> Config:
         """The request's configuration, validated. Raises pydantic's ValidationError; submission has checked it before."""

@@ -10,6 +10,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from orchestrator.outcomes import Outcome
+from orchestrator.provider_account import Provider
+
+ANTHROPIC: Final = Provider("anthropic", ("ANTHROPIC_API_KEY",))
+OPENAI: Final = Provider("openai", ("OPENAI_API_KEY",), "OPENAI_API_BASE")
+OPENROUTER: Final = Provider("openrouter", ("OPENROUTER_API_KEY",))
+DEEPSEEK: Final = Provider("deepseek", ("DEEPSEEK_API_KEY",))
+GEMINI: Final = Provider("gemini", ("GEMINI_API_KEY",))
 
 _BY_STATUS: Final[Mapping[int, Outcome]] = {
     401: Outcome.AUTH_ERROR,
@@ -25,11 +32,11 @@ _STATUS: Final = re.compile(
 _WORDS: Final[tuple[tuple[re.Pattern[str], Outcome], ...]] = tuple(
     (re.compile(words, re.IGNORECASE), outcome)
     for words, outcome in (
-        (r"RateLimitError|rate limit|too many requests|quota|usage limit", Outcome.RATE_LIMITED),
+        (r"RateLimitError|rate limit|too many requests|quota|usage limit|overloaded", Outcome.RATE_LIMITED),
         (r"AuthenticationError|PermissionDeniedError|invalid api key|unauthorized", Outcome.AUTH_ERROR),
         (r"NotFoundError|model .*not found|model .*does not exist", Outcome.BAD_CONFIG),
         (
-            r"InternalServerError|ServiceUnavailable|BadGateway|APIConnectionError|high demand|overloaded"
+            r"InternalServerError|ServiceUnavailable|BadGateway|APIConnectionError|high demand"
             r"|stream disconnected|stream closed|error sending request|connection (?:failed|refused|reset|error)"
             r"|fetch failed|network|ECONNREFUSED|ECONNRESET|timed? ?out",
             Outcome.PROVIDER_UNAVAILABLE,

@@ -38,6 +38,7 @@ from typing import Any, Final
 from pydantic import Field, field_validator
 
 from orchestrator.outcomes import Outcome
+from orchestrator.provider_account import Provider
 from orchestrator.supervisor import Ending
 from workers.agents.end_line import end_by_line, read_end_line
 from workers.agents.protocol import (
@@ -83,6 +84,12 @@ _STEPS: Final[Mapping[str, tuple[_Types, Mapping[str, _Types]]]] = {
 
 class ScriptedConfig(AgentConfig):
     script: list[dict[str, Any]] = Field(default_factory=list, description="the steps, carried out in order")
+    provider: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._:-]+$",
+        description="a name: it keeps to that provider's limits, with the key in SCRIPTED_API_KEY, if there is one",
+    )
+    model: str | None = Field(None, description="a model of that provider")
 
     @field_validator("script")
     @classmethod
@@ -122,6 +129,10 @@ class ScriptedAgent(Agent[ScriptedConfig]):
     expects_changes = False
     capabilities = Capabilities(tokens=Counted.PER_RUN, cost=Counted.PER_RUN)
     config_model = ScriptedConfig
+
+    @classmethod
+    def providers_of(cls, config: Mapping[str, Any]) -> Sequence[Provider]:
+        return [Provider(config["provider"], ("SCRIPTED_API_KEY",))] if config.get("provider") else ()
 
     def launch(self, request: AgentRequest) -> Launch:
         script_file = request.state_dir / "script.json"
