@@ -12,6 +12,7 @@ from orchestrator.state.log_chunks import write_log_chunks
 from orchestrator.state.together import Together
 from orchestrator.state.transitions import subtasks
 from orchestrator.state.transitions.subtasks import Claim, Wanted
+from workers.governor import Governor
 from workers.lease_keeper import LeaseKeeper
 from workers.log_stream import LogBatch, LogStream
 from workers.oversight import Oversight
@@ -44,6 +45,7 @@ class AgentRunner:
         )
         self.logs = LogStream(self._write_logs, max_bytes_per_attempt=settings.max_log_bytes)
         self.recorder = Recorder(fleet)
+        self.governor = Governor(fleet)
         self._claim = Together(self._claim_all, shared=(DatabaseUnavailable,))
 
     def begin(self) -> None:
@@ -60,13 +62,21 @@ class AgentRunner:
         self._removal.close()
 
     def claim(self, worker: str, job_id: str, subtask_id: int, chord_id: str | None) -> Claim | None:
-        """Take a lease for an attempt at the subtask, together with others that come at the same moment."""
-        return self._claim((worker, job_id), Wanted(subtask_id, chord_id, secrets.token_hex(16)))
+        """Take a lease for an attempt at the subtask, together with others that come at the same moment; alone where its
+        agent has a provider."""
+        wanted = Wanted(subtask_id, chord_id, secrets.token_hex(16), account=None)
+        return self._claim((worker, job_id), wanted) or self.governor.claim(worker, job_id, wanted)
 
     def _claim_all(self, key: tuple[str, str], wanted: Sequence[Wanted]) -> list[Claim | None]:
         worker, job_id = key
-        lease_seconds = self.settings.lease_seconds
-        return subtasks.claim(self.fleet.engine, job_id, wanted, worker=worker, lease_seconds=lease_seconds)
+        return subtasks.claim(
+            self.fleet.engine,
+            job_id,
+            wanted,
+            worker=worker,
+            lease_seconds=self.settings.lease_seconds,
+            plain_agents=self.governor.plain_agents,
+        )
 
     def _write_logs(self, batch: LogBatch) -> None:
         with translated(), self.fleet.engine.begin() as connection:

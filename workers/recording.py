@@ -160,7 +160,8 @@ def follow_up(claim: Claim, end: AttemptEnd, settings: Settings) -> Retry | None
         RetryPolicy(
             max_retries=claim.spec["max_retries"],
             max_redeliveries=settings.max_redeliveries,
-            initial_seconds=settings.retry_initial_seconds,
+            # What waits for a closed account has its back-off there: one wait, not two.
+            initial_seconds=0.0 if end.waits_for else settings.retry_initial_seconds,
             max_seconds=settings.retry_max_seconds,
             enabled=claim.retry_enabled,
         ),

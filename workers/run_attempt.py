@@ -63,6 +63,7 @@ def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, chord_id: st
         runner.logs.open(claim.attempt_id, job_id, subtask_id)
         end = _work(runner, claim, stop)
         runner.logs.close(claim.attempt_id)
+        end = runner.governor.heard(claim, end)
         fault_point("after_push_before_record")
         is_final = record(runner.recorder, claim, end, stop)
         fault_point("after_record_before_return")
@@ -147,7 +148,7 @@ def _run_in(attempt: Attempt) -> AttemptEnd:
     else:
         prompt = brief(attempt.runner.fleet, claim, attempt.subtask)
         attempt.prompt_file.write_text(prompt)
-        end = run_program(attempt, prompt)
+        end = attempt.runner.governor.closed_before_start(claim) or run_program(attempt, prompt)
     try:
         if end.outcome is Outcome.COMPLETED:
             end = _check(attempt, end)

@@ -3,6 +3,7 @@
     stands still                                   moved on by
     a message nobody sent, or nobody answered      publishing it (again)
     a retry whose back-off is over                 releasing it, when a place is free
+    what waits for a provider that is open         releasing a few of it (`recovery.admission`)
     an attempt whose lease expired                 ending it as `worker_lost`, which retries it at once
     a deadline that passed                         ending the job
     a job that ends with nothing under way         making it final
@@ -31,6 +32,8 @@ from orchestrator.dispatch.steering import end_job
 from orchestrator.errors import DatabaseUnavailable
 from orchestrator.fault_points import fault_point
 from orchestrator.outcomes import Outcome
+from orchestrator.rate_limit import FORGOTTEN_AFTER_SECONDS
+from orchestrator.recovery import admission
 from orchestrator.retry_policy import Retry, RetryPolicy, Tally, decide
 from orchestrator.state import leases, outbox
 from orchestrator.state.engine import translated
@@ -48,8 +51,15 @@ _STANDS_STILL = text(
     WHERE EXISTS (SELECT FROM attempts WHERE status = 'running' AND lease_expires_at < clock_timestamp())
     UNION ALL
     SELECT DISTINCT 'retry', s.job_id, CAST(NULL AS integer) FROM subtasks s JOIN jobs j ON j.id = s.job_id
-    WHERE s.status = 'pending' AND s.not_before <= clock_timestamp() AND s.released_at IS NULL
+    WHERE s.status = 'pending' AND s.not_before <= clock_timestamp() AND s.released_at IS NULL AND s.waits_for IS NULL
       AND j.status = 'running' AND j.cancel_requested_at IS NULL AND j.paused_at IS NULL
+    UNION ALL
+    SELECT 'provider', NULL, NULL
+    WHERE EXISTS (SELECT FROM subtasks s LEFT JOIN provider_limits l ON l.account = s.waits_for
+                  WHERE s.status = 'pending' AND s.waits_for IS NOT NULL AND s.released_at IS NULL
+                    AND (l.closed_until IS NULL OR l.closed_until <= clock_timestamp()))
+       OR EXISTS (SELECT FROM provider_limits
+                  WHERE greatest(closed_until, throttled_at) < clock_timestamp() - make_interval(secs => :forgotten))
     UNION ALL
     SELECT 'deadline', id, NULL FROM jobs
     WHERE finished_at IS NULL AND cancel_requested_at IS NULL AND deadline_at <= clock_timestamp()
@@ -94,6 +104,7 @@ class Reconciler:
             "message": self._publish,
             "lease": self._expire_leases,
             "retry": self._release,
+            "provider": lambda _: admission.admit(self._fleet),
             "deadline": self._pass_deadline,
             "ending": self._end,
             "budget": self._stop_spending,
@@ -122,8 +133,12 @@ class Reconciler:
         """Look once, move on what is found, and say what that was."""
         began = time.monotonic()
         with translated(), self._fleet.engine.connect() as connection:
-            grace = {"grace": self._fleet.settings.body_grace_seconds, "publisher": outbox.PUBLISHER_SECONDS}
-            rows = connection.execute(_STANDS_STILL, grace)
+            after = {
+                "grace": self._fleet.settings.body_grace_seconds,
+                "publisher": outbox.PUBLISHER_SECONDS,
+                "forgotten": FORGOTTEN_AFTER_SECONDS,
+            }
+            rows = connection.execute(_STANDS_STILL, after)
             findings = [Finding(row.kind, row.job_id or "", row.number or 0) for row in rows]
         if time.monotonic() - began > self._fleet.settings.lease_seconds / 2:
             self._spare_leases()  # the database stood still, and its clock did not

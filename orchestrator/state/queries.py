@@ -30,6 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 from orchestrator.errors import UnknownJob
 from orchestrator.ledger import NOTHING_TOLD, Spending
 from orchestrator.state.spending import spending_by_subtask
+from orchestrator.state import provider_limits
 from orchestrator.state.tables import attempts, events, group_runs, groups, jobs, log_chunks, subtasks
 from orchestrator.state.views import (
     AttemptHead,
@@ -154,8 +155,11 @@ def read_job(connection: Connection, job_id: str) -> JobView:
     of_group: dict[int, list[SubtaskView]] = {row.number: [] for row in group_rows}
     for row in subtask_rows:
         of_group[row.group_number].append(_subtask(row, job.now, spent.get(row.subtask_id, NOTHING_TOLD)))
+    waited_for = {row.waits_for for row in subtask_rows} - {None}
+    accounts = provider_limits.accounts(connection) if waited_for else []
     return JobView(
-        **{name: getattr(job, name) for name in JobView.__dataclass_fields__ if name != "groups"},
+        **{name: getattr(job, name) for name in JobView.__dataclass_fields__ if name not in ("groups", "accounts")},
+        accounts={view.account.name: view for view in accounts if view.account.name in waited_for},
         groups=tuple(
             GroupView(
                 number=row.number,

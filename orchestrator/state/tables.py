@@ -17,8 +17,8 @@ Group
     completed · failed · cancelled · skipped      final
 
 Subtask
-    pending     waits for its group, for a free place (`released_at` unset), for its back-off (`not_before`) or for a
-                worker; the window, the reconciler and the republished message move it on
+    pending     waits for its group, for a free place (`released_at` unset), for its back-off (`not_before`), for its
+                provider (`waits_for`) or for a worker; the window, the reconciler and the republished message move it on
     in_progress one attempt is running under a lease; an expired lease ends the attempt as `worker_lost`
     completed · failed · timeout · cancelled · skipped      final; a merge may send `completed` back to `pending`
 
@@ -228,6 +228,7 @@ subtasks = Table(
     Column("provider_faults", Integer, nullable=False, server_default="0"),
     _time("released_at", comment="it holds one of the job's max_parallel_agents places"),
     _time("not_before", comment="the end of its back-off"),
+    Column("waits_for", Text, comment="the provider account that a claim was refused for, until the next claim"),
     _time("merged_at", comment="its change is on the integration branch"),
     _time("started_at"),
     _time("finished_at"),
@@ -249,6 +250,11 @@ subtasks = Table(
         "ix_subtasks_waiting_retry",
         "not_before",
         postgresql_where=text("status = 'pending' AND not_before IS NOT NULL"),
+    ),
+    Index(
+        "ix_subtasks_waiting_provider",
+        "waits_for",
+        postgresql_where=text("status = 'pending' AND waits_for IS NOT NULL"),
     ),
 )
 
@@ -299,6 +305,7 @@ attempts = Table(
     ),
     Column("reported_usage", JSONB, comment="as the program told it: of its session so far, with some programs"),
     Column("reported_cost_usd", Double),
+    Column("account", Text, comment="whose limits it counts against: orchestrator.provider_account; NULL: nobody's"),
     UniqueConstraint("job_id", "subtask_id", "number"),
     _of_subtask(),
     *_states(("running",), tuple(str(outcome) for outcome in Outcome)),
@@ -306,6 +313,29 @@ attempts = Table(
         "uq_attempts_running", "job_id", "subtask_id", "lane", unique=True, postgresql_where=text("status = 'running'")
     ),
     Index("ix_attempts_lease", "lease_expires_at", postgresql_where=text("status = 'running'")),
+    Index("ix_attempts_account", "account", postgresql_where=text("status = 'running' AND account IS NOT NULL")),
+)
+
+provider_limits = Table(
+    "provider_limits",
+    metadata,
+    Column("account", Text, primary_key=True, comment="orchestrator.provider_account"),
+    _time("closed_until", nullable=False, comment="no agent of the account starts before"),
+    Column("allowed", Integer, nullable=False, comment="agents at work at once, when it is open"),
+    Column("most", Integer, nullable=False, comment="were at work when the provider had enough"),
+    _time("throttled_at", nullable=False, comment="the last halving of `allowed`"),
+    Column("strikes", Integer, nullable=False, comment="halvings since an agent got its answers"),
+    CheckConstraint("allowed >= 1", name="some_agents"),
+    comment="An account without a row has no limit. orchestrator.rate_limit says how one changes.",
+)
+
+provider_salt = Table(
+    "provider_salt",
+    metadata,
+    Column("the_one", Boolean, primary_key=True, server_default=text("true")),
+    Column("salt", Text, nullable=False),
+    CheckConstraint("the_one", name="one_row"),
+    comment="What this fleet's hashes of provider keys are made with. It is shown nowhere.",
 )
 
 outbox = Table(

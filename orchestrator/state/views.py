@@ -12,6 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from orchestrator.ledger import NOTHING_TOLD, Spending, total
+from orchestrator.provider_account import Account
+from orchestrator.rate_limit import Limit
 from orchestrator.state.tables import JOB_FINAL
 
 
@@ -80,6 +82,8 @@ class SubtaskView:
     attempt: AttemptView | None
     spent: Spending = NOTHING_TOLD
     """By all its attempts."""
+    waits_for: str | None = None
+    """The provider account that lets it start; it holds no place meanwhile."""
 
     @property
     def is_final(self) -> bool:
@@ -134,6 +138,25 @@ class GroupView:
 
 
 @dataclass(frozen=True)
+class AccountView:
+    """A provider's account that agents are at work with, wait for, or have met the limits of. `limit` is None without one."""
+
+    account: Account
+    limit: Limit | None
+    now: datetime
+    running: int
+    waiting: int
+    """Subtasks that hold no place and start once the account lets them."""
+    on_their_way: int
+    """Subtasks that it has let go, and that no worker has claimed yet."""
+
+    @property
+    def closed_seconds(self) -> float:
+        """For how long nothing of it may start; 0 when it is open."""
+        return max((self.limit.closed_until - self.now).total_seconds(), 0.0) if self.limit else 0.0
+
+
+@dataclass(frozen=True)
 class JobView:
     """A job with its groups in their order. `now` is the database's clock at the reading."""
 
@@ -157,6 +180,8 @@ class JobView:
     finished_at: datetime | None
     now: datetime
     groups: tuple[GroupView, ...] = ()
+    accounts: Mapping[str, AccountView] = field(default_factory=dict)
+    """Those that its subtasks wait for, by their names."""
 
     @property
     def is_final(self) -> bool:

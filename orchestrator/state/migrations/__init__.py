@@ -2,5 +2,5 @@
 
 from typing import Final
 
-HEAD: Final = "0003"
+HEAD: Final = "0005"
 """The newest revision below `versions/`; written here so that nobody must read that folder to know it."""

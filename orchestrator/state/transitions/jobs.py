@@ -210,9 +210,10 @@ _RELEASE = text(
         SELECT subtask_id, estimated_duration_seconds, max_cost_usd FROM subtasks
         WHERE job_id = :job_id AND status = 'pending' AND released_at IS NULL
           AND (not_before IS NULL OR not_before <= clock_timestamp())
+          AND waits_for IS NOT DISTINCT FROM CAST(:account AS text)
           AND group_number = (SELECT min(number) FROM groups WHERE job_id = :job_id AND status = 'running')
         ORDER BY estimated_duration_seconds DESC, subtask_id
-        LIMIT coalesce((SELECT greatest(free, 0) FROM places), 0)
+        LIMIT coalesce((SELECT greatest(least(free, CAST(:most AS integer)), 0) FROM places), 0)
     ), chosen AS (
         SELECT subtask_id FROM waiting WHERE (SELECT unreserved FROM places) IS NULL
         UNION ALL
@@ -238,8 +239,13 @@ _RELEASE = text(
 )
 
 
-def release(connection: Connection, job_id: str) -> list[Message]:
+def release(
+    connection: Connection, job_id: str, *, account: str | None = None, most: int | None = None
+) -> list[Message]:
     """Fill the job's free places: at most `max_parallel_agents` subtasks are released and not final.
+
+    Those that wait for a provider's account are left out; with `account` they are the ones that are released, at most
+    `most` of them.
 
     Called, with the job's row locked by an earlier statement, in each transaction that frees a place; the lock makes
     the count exact. The messages are to be published after the commit, longest estimate first. Nothing
@@ -248,12 +254,13 @@ def release(connection: Connection, job_id: str) -> list[Message]:
     With a budget a place is given out only while what was spent and what is reserved for those in flight is less than it:
     each reserves its agent's own limit, else what the dearest attempt of the job has cost so far (docs/decisions/0010).
     """
-    return released([dict(row._mapping) for row in connection.execute(*release_statement(job_id))])
+    rows = connection.execute(*release_statement(job_id, account=account, most=most))
+    return released([dict(row._mapping) for row in rows])
 
 
-def release_statement(job_id: str) -> Statement:
+def release_statement(job_id: str, *, account: str | None = None, most: int | None = None) -> Statement:
     """`release` for a transaction that is sent in one trip; `released` reads its rows."""
-    return _RELEASE, {"job_id": job_id}
+    return _RELEASE, {"job_id": job_id, "account": account, "most": most}
 
 
 def released(rows: Sequence[Mapping[str, Any]]) -> list[Message]:

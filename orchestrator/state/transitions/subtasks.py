@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,7 @@ from orchestrator.outcomes import Outcome, SubtaskOutcome, subtask_status_after
 from orchestrator.retry_policy import Retry
 from orchestrator.state.events import record_event
 from orchestrator.state.one_trip import Statement, in_one_trip
+from orchestrator.state.provider_limits import lock_limit
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Claim:
     failures: int
     redeliveries: int
     provider_faults: int
+    account: str | None = None
+    """Whose limits the attempt counts against: `orchestrator.provider_account`."""
 
     def seconds_to_deadline(self) -> float | None:
         """What is left until the job's deadline, negative after it; None without one."""
@@ -78,6 +81,8 @@ class AttemptEnd:
     agent_started_at: datetime | None = None
     agent_duration_seconds: float | None = None
     retry_after_seconds: float | None = None
+    waits_for: str | None = None
+    """The provider account that is closed: a retry starts once that lets it."""
 
 
 def storable(value: Any) -> Any:
@@ -91,20 +96,26 @@ def storable(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A message's wish for an attempt. `chord_id` is that of the message, None where it belongs to none."""
+    """A message's wish for an attempt. `chord_id` is that of the message, None where it belongs to none.
+
+    `account` is that of the agent in this worker, "" for an agent without a provider. None where nobody has asked yet:
+    then only agents that are known to have none are claimed.
+    """
 
     subtask_id: int
     chord_id: str | None
     lease_token: str
+    account: str | None = ""
 
 
 _CLAIM = text(
     """
     WITH wanted AS (
-        SELECT * FROM unnest(CAST(:subtask_ids AS integer[]), CAST(:chord_ids AS text[]), CAST(:tokens AS text[]))
-            AS w(subtask_id, chord_id, lease_token)
+        SELECT * FROM unnest(CAST(:subtask_ids AS integer[]), CAST(:chord_ids AS text[]), CAST(:tokens AS text[]),
+                             CAST(:accounts AS text[]))
+            AS w(subtask_id, chord_id, lease_token, account)
     ), free AS (
-        SELECT w.subtask_id, w.lease_token, run.id AS group_run_id, j.title AS job_title, j.goal, j.repo, g.base_commit,
+        SELECT w.subtask_id, w.lease_token, nullif(w.account, '') AS account, run.id AS group_run_id, j.title AS job_title, j.goal, j.repo, g.base_commit,
                extract(epoch FROM j.deadline_at - clock_timestamp()) AS seconds_to_deadline,
                coalesce((j.plan->>'retry_failed_agents')::boolean, true) AS retry_enabled
         FROM wanted w
@@ -120,20 +131,28 @@ _CLAIM = text(
           AND j.status = 'running' AND j.cancel_requested_at IS NULL AND g.status = 'running'
           AND (j.max_cost_usd IS NULL OR j.spent_usd < CAST(j.max_cost_usd AS numeric))
           AND (w.chord_id IS NULL OR w.chord_id = run.chord_id)
+          AND CASE WHEN w.account IS NULL
+                   THEN s.agent = ANY(:plain_agents) AND s.spec->'agent'->'config'->>'provider' IS NULL
+                   ELSE w.account = '' OR NOT EXISTS (
+                       SELECT FROM provider_limits l WHERE l.account = w.account
+                         AND (l.closed_until > clock_timestamp()
+                              OR l.allowed <= (SELECT count(*) FROM attempts a
+                                               WHERE a.account = w.account AND a.status = 'running'))) END
         FOR NO KEY UPDATE OF s SKIP LOCKED
     ), claimed AS (
         UPDATE subtasks s
-        SET status = 'in_progress', attempts = s.attempts + 1, started_at = coalesce(s.started_at, clock_timestamp())
+        SET status = 'in_progress', attempts = s.attempts + 1, started_at = coalesce(s.started_at, clock_timestamp()),
+            waits_for = NULL
         FROM free f
         WHERE s.job_id = :job_id AND s.subtask_id = f.subtask_id AND s.status = 'pending'
         RETURNING s.job_id, s.subtask_id, s.title, s.agent, s.group_number, s.attempts AS number, s.spec, s.feedback,
                   s.failures, s.redeliveries, s.provider_faults, f.lease_token, f.group_run_id, f.job_title, f.goal, f.repo,
-                  f.base_commit, f.seconds_to_deadline, f.retry_enabled
+                  f.base_commit, f.seconds_to_deadline, f.retry_enabled, f.account
     ), attempt AS (
         INSERT INTO attempts (job_id, subtask_id, number, group_run_id, worker, agent, base_commit, started_at,
-                              lease_token, lease_expires_at)
+                              lease_token, lease_expires_at, account)
         SELECT job_id, subtask_id, number, group_run_id, :worker, agent, base_commit, clock_timestamp(),
-               lease_token, clock_timestamp() + make_interval(secs => :lease_seconds)
+               lease_token, clock_timestamp() + make_interval(secs => :lease_seconds), account
         FROM claimed
         RETURNING id, subtask_id
     ), quiet AS (
@@ -147,14 +166,20 @@ _CLAIM = text(
     )
     SELECT c.job_id, c.subtask_id, c.title, c.agent, c.group_number, c.number, c.spec, c.feedback, c.failures,
            c.redeliveries, c.provider_faults, c.lease_token, c.job_title, c.goal, c.repo, c.base_commit,
-           c.seconds_to_deadline, c.retry_enabled, attempt.id AS attempt_id
+           c.seconds_to_deadline, c.retry_enabled, c.account, attempt.id AS attempt_id
     FROM claimed c JOIN attempt USING (subtask_id)
     """
 )
 
 
 def claim(
-    engine: Engine, job_id: str, wanted: Sequence[Wanted], *, worker: str, lease_seconds: float
+    engine: Engine,
+    job_id: str,
+    wanted: Sequence[Wanted],
+    *,
+    worker: str,
+    lease_seconds: float,
+    plain_agents: Collection[str] = (),
 ) -> list[Claim | None]:
     """pending → in_progress, each with a new running attempt under a lease: one statement, one round trip.
 
@@ -162,16 +187,23 @@ def claim(
     and for a message of an earlier group run: it would count in a chord that nobody waits for. Copies, late messages and
     messages out of order all end here. A row that is locked is being claimed, paused or cancelled by another: nobody
     waits for it, so claims of many rows can't be part of a deadlock. Should the other give up, the message comes again.
+
+    `plain_agents` are those that are known to have no provider. A claim for an account goes alone: its limit is locked
+    first, so that no two claims take its last place.
     """
+    accounts = [one.account for one in wanted if one.account]
+    assert len(wanted) == 1 or not accounts, "the places of an account are counted for one claim at a time"
     parameters = {
         "job_id": job_id,
         "subtask_ids": [one.subtask_id for one in wanted],
         "chord_ids": [one.chord_id for one in wanted],
         "tokens": [one.lease_token for one in wanted],
+        "accounts": [one.account for one in wanted],
+        "plain_agents": list(plain_agents),
         "worker": worker,
         "lease_seconds": lease_seconds,
     }
-    (rows,) = in_one_trip(engine, (_CLAIM, parameters))
+    rows = in_one_trip(engine, *map(lock_limit, accounts), (_CLAIM, parameters))[-1]
     claims = {row["lease_token"]: _claim(row) for row in rows}
     return [claims.get(one.lease_token) for one in wanted]
 
@@ -238,10 +270,11 @@ _END_ATTEMPTS = text(
             provider_faults = CASE WHEN x.provider_fault = 1 THEN provider_faults + 1 ELSE 0 END,
             released_at = CASE WHEN x.status = 'pending' THEN NULL ELSE released_at END,
             not_before = clock_timestamp() + make_interval(secs => x.retry_after_seconds),
+            waits_for = CASE WHEN x.status = 'pending' THEN x.waits_for END,
             finished_at = CASE WHEN x.status = 'pending' THEN NULL ELSE clock_timestamp() END
         FROM attempt a CROSS JOIN LATERAL jsonb_to_record(a.said) AS x(
             status text, outcome text, error text, result text, winner text, feedback text, failure integer,
-            redelivery integer, provider_fault integer, retry_after_seconds double precision)
+            redelivery integer, provider_fault integer, retry_after_seconds double precision, waits_for text)
         WHERE s.job_id = :job_id AND s.subtask_id = a.subtask_id AND s.status = 'in_progress'
         RETURNING s.subtask_id, s.group_number, a.number, a.lease_token, a.said
     ), answered AS (
@@ -318,7 +351,7 @@ def end_pending(
             WITH ended AS (
                 UPDATE subtasks
                 SET status = :status, outcome = :outcome, error = :error, released_at = NULL, not_before = NULL,
-                    finished_at = clock_timestamp()
+                    waits_for = NULL, finished_at = clock_timestamp()
                 WHERE job_id = :job_id AND status = 'pending'
                   AND (CAST(:subtask_ids AS integer[]) IS NULL OR subtask_id = ANY(:subtask_ids))
                 RETURNING subtask_id
