@@ -88,7 +88,10 @@ def check_services(settings: Settings) -> Iterator[Check]:
 
     try:
         with local_stack(settings, need=Need.SERVICES) as stack:
-            yield check_database(stack.settings, is_local=settings.database_url is None)
+            database = check_database(stack.settings, is_local=settings.database_url is None)
+            yield database
+            if database.state == "ok":
+                yield from check_providers(stack.settings)
             broker = check_broker_server(stack.settings, is_local=settings.broker_url is None)
             yield broker
             if broker.state != "fail":
@@ -114,6 +117,19 @@ def check_database(settings: Settings, *, is_local: bool) -> Check:
         return _failed("database", error)
     found = f"PostgreSQL {version}, revision {revision or 'none'}, {where}"
     return Check("database", "ok" if revision == migrate.head() else "fail", found, "Run `orchestrator db upgrade`.")
+
+
+def check_providers(settings: Settings) -> Iterator[Check]:
+    """A provider that has had enough slows every worker, which looks like a fleet that does nothing."""
+    from orchestrator.cli.commands.workers import look_at_accounts
+    from orchestrator.cli.describe import limit_words
+    from orchestrator.text import plural
+
+    for view in look_at_accounts(settings) or ():
+        if view.limit is not None:
+            waiting = f", {plural(view.waiting, 'subtask')} waiting" if view.waiting else ""
+            found = f"{limit_words(view)}, {view.running} at work{waiting}"
+            yield Check(f"provider {view.account.words}", "warn", found, "It asked for less. This passes by itself.")
 
 
 def check_broker_server(settings: Settings, *, is_local: bool) -> Check:

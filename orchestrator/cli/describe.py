@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from orchestrator.cli.render import shortened
 from orchestrator.ledger import BUDGET_EXCEEDED, in_words, usd_in_words
-from orchestrator.state.views import EventView, GroupView, JobView, SubtaskView
+from orchestrator.provider_account import Account
+from orchestrator.state.views import AccountView, EventView, GroupView, JobView, SubtaskView
 from orchestrator.text import duration, first_line, in_one_line, plural
 
 PATIENCE_SECONDS = 5.0
@@ -60,6 +61,8 @@ def waits_for(job: JobView, group: GroupView, subtask: SubtaskView) -> str:
         return group_words(job, group)
     if subtask.released_at is not None:
         return _waits_for_worker(job, subtask)
+    if subtask.waits_for is not None and job.paused_at is None:
+        return _waits_for_provider(job, subtask.waits_for)
     if subtask.not_before is not None and subtask.not_before > job.now:
         return f"retry in {duration((subtask.not_before - job.now).total_seconds())}"
     if job.paused_at is not None:
@@ -78,6 +81,21 @@ def _waits_for_worker(job: JobView, subtask: SubtaskView) -> str:
     return f"waits for {worker}: none has taken it for {duration(waited)}"
 
 
+def _waits_for_provider(job: JobView, name: str) -> str:
+    view = job.accounts.get(name)
+    words = f"waits for {Account.of_name(name).words}"
+    return words if view is None or view.limit is None else f"{words}: {limit_words(view)}"
+
+
+def limit_words(account: AccountView) -> str:
+    """`closed for 42 s more, then 3 at once`; `3 at once`; of an account whose limit was not met `no limit`."""
+    if account.limit is None:
+        return "no limit"
+    if account.closed_seconds:
+        return f"closed for {duration(account.closed_seconds)} more, then {account.limit.allowed} at once"
+    return f"{account.limit.allowed} at once"
+
+
 def event_words(job: JobView, event: EventView) -> str | None:
     """An event in words; None for one that only programs care for."""
     subject = event.name.split(".")[0]
@@ -86,6 +104,8 @@ def event_words(job: JobView, event: EventView) -> str | None:
         return _job_event(job, event, error)
     if subject == "group":
         return _group_event(event, error)
+    if subject == "provider":
+        return _provider_event(job, event)
     return _subtask_event(job, event, error)
 
 
@@ -129,6 +149,14 @@ def _group_event(event: EventView, error: str) -> str | None:
             return None
 
 
+def _provider_event(job: JobView, event: EventView) -> str | None:
+    if event.name != "provider.throttled":
+        return None
+    provider = Account.of_name(str(event.data.get("account"))).words
+    closed, allowed = duration(event.data.get("closed_seconds")), event.data.get("allowed")
+    return f"{provider} turned {_name(job, event.subtask_id)} away: closed for {closed}, then {allowed} at once"
+
+
 def _subtask_event(job: JobView, event: EventView, error: str) -> str | None:
     match event.name:
         case "attempt.started":
@@ -145,6 +173,9 @@ def _subtask_event(job: JobView, event: EventView, error: str) -> str | None:
             return _with_error(f"not tried again: {_ids(event)}", error)
         case "subtasks.cancelled":
             return f"cancelled: {_ids(event)}"
+        case "subtasks.held":
+            held = plural(len(event.data.get("subtask_ids", ())), "subtask")
+            return f"{held} held for {Account.of_name(str(event.data.get('account'))).words}"
         case "subtasks.reopened":
             return f"to be done again: {_ids(event)}"
         case _:

@@ -13,7 +13,7 @@ from orchestrator.cli.report_figures import Totals, totals
 from orchestrator.ledger import Spending
 from orchestrator.redaction import redact_url
 from orchestrator.state.history import AttemptRecord, JobHistory
-from orchestrator.state.views import EventView, GroupRunView, GroupView, JobLine, JobView, SubtaskView
+from orchestrator.state.views import AccountView, EventView, GroupRunView, GroupView, JobLine, JobView, SubtaskView
 
 
 def job_line(job: JobLine) -> dict[str, Any]:
@@ -54,6 +54,21 @@ def job(view: JobView) -> dict[str, Any]:
         "finished_at": instant(view.finished_at),
         "duration_seconds": seconds(view.duration_seconds),
         "groups": [_group(view, group) for group in view.groups],
+    }
+
+
+def account(view: AccountView) -> dict[str, Any]:
+    limit = view.limit
+    return {
+        "account": view.account.name,
+        "provider": view.account.provider,
+        "model": view.account.model,
+        "running": view.running,
+        "waiting": view.waiting,
+        "allowed": limit.allowed if limit else None,
+        "closed_until": instant(limit.closed_until) if limit and view.closed_seconds else None,
+        "closed_seconds": seconds(view.closed_seconds),
+        "throttled_at": instant(limit.throttled_at) if limit else None,
     }
 
 
