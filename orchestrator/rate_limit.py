@@ -1,7 +1,7 @@
 """How many agents an account of a provider may have at work: pure decisions. Additive increase, multiplicative decrease.
 
-    the provider throttles     the account is closed until `Retry-After` is over, or a back-off that doubles from one such
-                               word to the next; then half of what was at work may be, at least one
+    the provider throttles     the account is closed until `Retry-After` is over, at least for a back-off that doubles from
+                               one such word to the next; then half of what was at work may be, at least one
     … an agent that was under  the same burst: it may close the account for longer, and halves nothing
       way when it was halved
     an agent that began since  one more may be at work; with more allowed than ever were at work the limit is gone
@@ -82,12 +82,13 @@ def throttled(
     """The limit after the provider has turned an agent away.
 
     `running` counts the account's agents at work, this one included; `started_at` is when this one began, `jitter` lies
-    in 0…1 and spreads the back-off, not the provider's own wish.
+    in 0…1 and spreads the back-off. A short wish that is told again and again is not taken at its word: some programs
+    tell their own first pause for one.
     """
     is_same_burst = limit is not None and started_at <= limit.throttled_at
     strikes = (limit.strikes if limit else 0) + (not is_same_burst)
     wanted = wish(retry_after_seconds)
-    until = now + timedelta(seconds=backoff_seconds(policy, strikes, jitter) if wanted is None else wanted)
+    until = now + timedelta(seconds=max(backoff_seconds(policy, strikes, jitter), wanted or 0.0))
     if limit is None:
         return Limit(until, max(1, running // 2), running, now, strikes)
     if is_same_burst:

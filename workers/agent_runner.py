@@ -60,6 +60,7 @@ class AgentRunner:
         self.logs.stop()
         self._spares.close()
         self._removal.close()
+        self.governor.close()
 
     def claim(self, worker: str, job_id: str, subtask_id: int, chord_id: str | None) -> Claim | None:
         """Take a lease for an attempt at the subtask, together with others that come at the same moment; alone where its

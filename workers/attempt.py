@@ -76,6 +76,8 @@ class Attempt:
             self.events.append(event)
             if event.kind is EventKind.GIVE_UP:
                 self.stop.set(GAVE_UP)
+            elif event.kind is EventKind.THROTTLED:
+                self.runner.governor.hear_soon(self.claim, event.data.get("retry_after_seconds"))
         self.log_line(stream, line)
 
     def log_line(self, stream: str, line: str) -> None:

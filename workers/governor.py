@@ -13,6 +13,7 @@ import logging
 import os
 import random
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -42,6 +43,7 @@ class Governor:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._hash_key = cache(self._hash_key_with_salt)
+        self._hearing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="governor")
         self.plain_agents: frozenset[str] = frozenset()
         """Agents that were found to have no provider: their claims are not asked for an account any more."""
 
@@ -87,8 +89,24 @@ class Governor:
                 with translated(), self._fleet.engine.begin() as connection:
                     provider_limits.note_answers(connection, claim.account, claim.attempt_id)
         except DatabaseUnavailable as error:
-            log.warning("A provider's word was lost: %s", error.message, extra={"event": "provider.database_away"})
+            log.warning("A provider's word was lost: %s", error.message, extra={"event": "provider.word_lost"})
         return end
+
+    def hear_soon(self, claim: Claim, retry_after_seconds: float | None) -> None:
+        """A program was turned away, and goes on by itself. Its output must not wait for the database."""
+        if claim.account is not None:
+            self._hearing.submit(self._hear, claim, retry_after_seconds)
+
+    def close(self) -> None:
+        """After the last attempt was recorded."""
+        self._hearing.shutdown(cancel_futures=True)
+
+    def _hear(self, claim: Claim, retry_after_seconds: float | None) -> None:
+        try:
+            self.throttled(claim, retry_after_seconds)
+        except Exception as error:
+            # The attempt's own end will tell it again, if it matters still.
+            log.warning("A provider's word was lost: %s", error, extra={"event": "provider.word_lost"})
 
     def throttled(self, claim: Claim, retry_after_seconds: float | None) -> float:
         """Close the attempt's account for the whole fleet. Returns for how long it is closed, in seconds. Raises

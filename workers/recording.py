@@ -13,6 +13,7 @@ from orchestrator.dispatch.dispatcher import end_job_if_idle, request_end, stop_
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.errors import DatabaseUnavailable
 from orchestrator.outcomes import COUNTED_AGAINST_RETRIES, FAULTS_OF_THE_FLEET, FAULTS_OF_THE_PROVIDER, Outcome
+from orchestrator.rate_limit import wish
 from orchestrator.retry_policy import GiveUp, Retry, RetryPolicy, Tally, decide
 from orchestrator.settings import Settings
 from orchestrator.state.engine import translated
@@ -172,7 +173,7 @@ def follow_up(claim: Claim, end: AttemptEnd, settings: Settings) -> Retry | None
             provider_faults=claim.provider_faults + (end.outcome in FAULTS_OF_THE_PROVIDER),
         ),
         jitter=random.random(),  # noqa: S311 - it spreads load, it guards nothing
-        retry_after_seconds=end.retry_after_seconds,
+        retry_after_seconds=wish(end.retry_after_seconds),
         seconds_to_deadline=claim.seconds_to_deadline(),
     )
     if isinstance(decision, GiveUp):

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,35 @@ def test_a_restart_of_the_workers_and_a_broker_that_has_lost_everything_forget_n
     assert [one["began"] for one in attempts_of(fleet, job_id, "busy") if closed < one["began"] < opened] == []
     assert [at for at in starts_in(diary) if closed < at < opened] == []
     assert [row["failures"] for row in fleet.subtasks(job_id).values()] == [0] * 6
+
+
+def test_the_word_of_an_agent_that_goes_on_by_itself_is_heard_while_it_does(fleet: TestFleet, tmp_path: Path) -> None:
+    fleet.start_dispatcher()
+    fleet.start_worker()
+    gate, diary = tmp_path / "gate", tmp_path / "diary"
+    job_id = fleet.submit(
+        {
+            "title": "Patient",
+            "max_parallel_agents": 2,
+            "subtasks": [
+                scripted(1, "busy", {"throttled": 3}, {"throttled": 3.5}, {"wait_for": str(gate)}),
+                scripted(2, "busy", {"sleep": 0.5}),
+                scripted(3, "busy", {"log_interval": str(diary)}),
+            ],
+        }
+    )
+    wait_until(lambda: len(events_of(fleet, job_id, "provider.throttled")) == 2, "both words are heard")
+    words = events_of(fleet, job_id, "provider.throttled")
+    assert [word["data"]["allowed"] for word in words] == [1, 1]
+    wait_until(lambda: fleet.subtasks(job_id)[3]["waits_for"], "the third is held")
+    opened = max(word["at"] + word["data"]["closed_seconds"] for word in words)
+    wait_until(lambda: time.time() > opened + 1, "it is open again, and the first one still has the only place")
+    assert fleet.subtasks(job_id)[3]["status"] == "pending"
+    gate.touch()
+    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    assert min(starts_in(diary)) > opened
+    assert [row["attempts"] for row in fleet.subtasks(job_id).values()] == [1, 1, 1]
+    assert len(events_of(fleet, job_id, "subtasks.held")) == 1, "it is not asked again and again"
 
 
 def test_who_looks_is_told_what_waits_for_whom(fleet: TestFleet, tmp_path: Path) -> None:

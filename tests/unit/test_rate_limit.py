@@ -64,6 +64,13 @@ def test_without_a_wish_the_back_off_doubles_until_answers_come() -> None:
     assert turned_away(recovered, 50, running=1, started=45).closed_until == at(52)
 
 
+def test_a_short_wish_that_is_told_again_and_again_is_not_taken_at_its_word() -> None:
+    limit = turned_away(None, 0, running=1, started=-1, after=0.5)
+    assert limit.closed_until == at(2)
+    limit = turned_away(limit, 10, running=1, started=9, after=0.5)
+    assert turned_away(limit, 20, running=1, started=19, after=0.5).closed_until == at(28)
+
+
 def test_each_agent_that_began_since_then_adds_one_until_there_is_no_limit() -> None:
     limit: Limit | None = turned_away(None, 10, running=4, started=1, after=5)
     seen = []

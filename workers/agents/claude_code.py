@@ -113,7 +113,8 @@ class ClaudeCodeAgent(JsonLinesAgent[ClaudeCodeConfig]):
             case "system", "init":
                 return AgentEvent(EventKind.SESSION, data={"session_id": data["session_id"]})
             case "system", "api_retry":
-                return AgentEvent(EventKind.TEXT, data={"retry_delay_ms": data["retry_delay_ms"]})
+                kind = EventKind.THROTTLED if _is_throttled(data.get("error_status")) else EventKind.TEXT
+                return AgentEvent(kind, data={"retry_after_seconds": data["retry_delay_ms"] / 1000})
             case "assistant", _:
                 content = data["message"]["content"]
                 if tools := {block["id"]: block["name"] for block in content if block["type"] == "tool_use"}:
@@ -170,6 +171,10 @@ class ClaudeCodeAgent(JsonLinesAgent[ClaudeCodeConfig]):
         return end
 
 
+def _is_throttled(status: object) -> bool:
+    return isinstance(status, int) and outcome_of_status(status) is Outcome.RATE_LIMITED
+
+
 def _home(request: AgentRequest) -> Path:
     return request.state_dir / "claude"
 
@@ -205,8 +210,8 @@ def _of_run(usage: Mapping[Any, Any]) -> dict[str, int]:
 
 def _retry_after_seconds(events: Sequence[AgentEvent]) -> float | None:
     """The program's last wait between its own tries: what the provider's Retry-After asked for, give or take its jitter."""
-    waits = [event.data["retry_delay_ms"] for event in events if "retry_delay_ms" in event.data]
-    return waits[-1] / 1000 if waits else None
+    waits = [event.data["retry_after_seconds"] for event in events if "retry_after_seconds" in event.data]
+    return waits[-1] if waits else None
 
 
 def _denied_all_work(result: Mapping[str, Any], events: Sequence[AgentEvent]) -> list[str]:

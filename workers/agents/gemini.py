@@ -76,8 +76,11 @@ class GeminiAgent(JsonLinesAgent[GeminiConfig]):
 
     def read_line(self, stream: str, line: str) -> AgentEvent | None:
         """Its own tries are told on stderr, and nowhere else."""
-        if stream == "stderr" and (tried := _RETRYING.search(line)) and int(tried["number"]) >= _TRIES:
-            return text_event(EventKind.GIVE_UP, line, {"status": tried["status"], "error": line})
+        if stream == "stderr" and (tried := _RETRYING.search(line)):
+            if int(tried["number"]) >= _TRIES:
+                return text_event(EventKind.GIVE_UP, line, {"status": tried["status"], "error": line})
+            if tried["status"] and outcome_of_status(int(tried["status"])) is Outcome.RATE_LIMITED:
+                return text_event(EventKind.THROTTLED, line)
         return super().read_line(stream, line)
 
     def event(self, data: Mapping[str, Any]) -> AgentEvent | None:

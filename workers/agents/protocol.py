@@ -76,6 +76,9 @@ class EventKind(StrEnum):
     """Tokens or money, as the program counts them."""
     TERMINAL = "terminal"
     """The program's own word on how it ended. The last one counts."""
+    THROTTLED = "throttled"
+    """Its provider has turned it away, and it asks again by itself: the fleet hears of it now. `data` may have
+    `retry_after_seconds`."""
     GIVE_UP = "give_up"
     """It will try on for longer than a slot should be held: it is ended now, and `classify` says with what outcome."""
 

@@ -17,6 +17,7 @@ its own, as real agents do.
 | `print: TEXT` · `stderr: TEXT` | one line |
 | `flood: BYTES` · `invalid_utf8: true` | one line of that size; a line that is no UTF-8 |
 | `sleep: SECONDS` · `hang: true` · `wait_for: PATH` | waits so long; for ever; until the file exists |
+| `throttled: SECONDS` | says that its provider has turned it away and wants it to wait so long, and goes on |
 | `ignore_sigterm: true` | from here on only KILL ends it |
 | `spawn: SECONDS` | leaves a process in a session of its own, which holds the pipes open and ignores TERM |
 | `log_interval: PATH` | appends a JSON line now and one at the end: `what` (start, end), `at`, `token`, `job`, `subtask`, `attempt` |
@@ -30,6 +31,7 @@ its own, as real agents do.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,10 +51,13 @@ from workers.agents.protocol import (
     AgentRequest,
     Capabilities,
     Counted,
+    EventKind,
     Launch,
 )
 
 _PROGRAM: Final = Path(__file__).with_name("scripted_program.py")
+
+THROTTLED: Final = re.compile(r"provider: turned away for (?P<seconds>[\d.]+) s")
 
 _Types = type | tuple[type, ...]
 _NUMBER: Final = (int, float)
@@ -68,6 +73,7 @@ _STEPS: Final[Mapping[str, tuple[_Types, Mapping[str, _Types]]]] = {
     "sleep": (_NUMBER, {}),
     "hang": (bool, {}),
     "wait_for": (str, {}),
+    "throttled": (_NUMBER, {}),
     "ignore_sigterm": (bool, {}),
     "spawn": (_NUMBER, {}),
     "log_interval": (str, {}),
@@ -141,6 +147,8 @@ class ScriptedAgent(Agent[ScriptedConfig]):
         return Launch([sys.executable, "-I", "-S", str(_PROGRAM), str(script_file), str(request.attempt_number)])
 
     def read_line(self, stream: str, line: str) -> AgentEvent | None:
+        if stream == "stdout" and (told := THROTTLED.fullmatch(line)):
+            return AgentEvent(EventKind.THROTTLED, data={"retry_after_seconds": float(told["seconds"])})
         return read_end_line(stream, line)
 
     def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:

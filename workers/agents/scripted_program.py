@@ -94,6 +94,9 @@ class ScriptedRun:
         while not Path(path).exists():
             time.sleep(0.01)
 
+    def throttled(self, seconds: float) -> None:
+        self.print(f"provider: turned away for {seconds} s")
+
     def ignore_sigterm(self, _: bool) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
