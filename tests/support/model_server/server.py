@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections import Counter, defaultdict
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,7 +32,7 @@ class ModelServer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._requests: Counter[str] = Counter()
+        self._requests: dict[str, list[float]] = defaultdict(list)
         self._faults: Counter[tuple[str, int]] = Counter()
         self._tokens: dict[str, Counter[str]] = defaultdict(Counter)
         self.authorizations: set[str] = set()
@@ -48,8 +49,12 @@ class ModelServer:
 
     def requests(self, script: Script) -> int:
         """How often a program has asked for an answer of this script, faults included."""
+        return len(self.request_times(script))
+
+    def request_times(self, script: Script) -> list[float]:
+        """When it did so: seconds since the epoch, in their order."""
         with self._lock:
-            return self._requests[script.nonce]
+            return list(self._requests[script.nonce])
 
     def faults(self, script: Script) -> int:
         """How often one of its faults has fired."""
@@ -70,7 +75,7 @@ class ModelServer:
     def note_request(self, script: Script, step: int) -> Fault | None:
         """Count it; the fault that is due, if any."""
         with self._lock:
-            self._requests[script.nonce] += 1
+            self._requests[script.nonce].append(time.time())
             for number, fault in enumerate(script.faults):
                 key = (script.nonce, number)
                 if fault.step == step and (fault.times is None or self._faults[key] < fault.times):
