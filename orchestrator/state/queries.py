@@ -29,8 +29,8 @@ from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 
 from orchestrator.errors import UnknownJob
 from orchestrator.ledger import NOTHING_TOLD, Spending
-from orchestrator.state.spending import spending_by_subtask
 from orchestrator.state import provider_limits
+from orchestrator.state.spending import spending_by_subtask
 from orchestrator.state.tables import attempts, events, group_runs, groups, jobs, log_chunks, subtasks
 from orchestrator.state.views import (
     AttemptHead,

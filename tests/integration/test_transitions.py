@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
 import pytest
@@ -29,6 +30,7 @@ from orchestrator.dispatch.merging import merge_group
 from orchestrator.dispatch.steering import cancel_job, pause_job, resume_job, retry_job
 from orchestrator.errors import IllegalRequest
 from orchestrator.outcomes import Outcome
+from orchestrator.provider_account import Account
 from orchestrator.recovery.reconciler import Reconciler
 from orchestrator.state import leases
 from orchestrator.state.tables import GROUP_FINAL, JOB_FINAL, SUBTASK_FINAL
@@ -39,11 +41,13 @@ from tests.support.fleet import TestFleet, open_fleet
 from tests.support.repositories import shell
 from tests.support.services import PostgresService
 from tests.support.waiting import wait_until
+from workers.governor import Governor
 from workers.recording import Recorder, record
 
 pytestmark = pytest.mark.stack
 
 LEASE_SECONDS: Final = 30.0
+ACCOUNT: Final = Account("busy", "-", "default")
 JOB_PATHS: Final = {
     ("pending", "running"),
     *(("running", final) for final in JOB_FINAL),
@@ -89,6 +93,7 @@ class Callers(RuleBasedStateMachine):
         self.last_event = 0
         self.reconciler = Reconciler(self.fleet.client)
         self.recorder = Recorder(self.fleet.client)
+        self.governor = Governor(self.fleet.client)
 
     @initialize(
         places=st.integers(1, 3),
@@ -142,6 +147,41 @@ class Callers(RuleBasedStateMachine):
         with StopSignal() as stop:
             end = AttemptEnd(outcome, error=None if outcome == "completed" else "why", cost_usd=cost_usd)
             record(self.recorder, claim, end, stop)
+
+    @rule(subtask_id=st.integers(1, 6))
+    def a_message_comes_for_an_agent_with_a_provider(self, subtask_id: int) -> None:
+        """Nothing starts against the account's limit, and what is refused waits without a place."""
+        (before,) = self.fleet.rows(
+            "SELECT (SELECT count(*) FROM attempts WHERE account = :a AND status = 'running') AS running,"
+            " (SELECT allowed FROM provider_limits WHERE account = :a) AS allowed,"
+            " (SELECT closed_until > clock_timestamp() FROM provider_limits WHERE account = :a) AS closed",
+            a=ACCOUNT.name,
+        )
+        wanted = Wanted(subtask_id, None, secrets.token_hex(8), account=ACCOUNT.name)
+        (claim,) = subtasks.claim(
+            self.fleet.client.engine, self.job_id, [wanted], worker="worker@test", lease_seconds=LEASE_SECONDS
+        )
+        has_room = not before["closed"] and (before["allowed"] is None or before["running"] < before["allowed"])
+        assert claim is None or has_room
+        if claim is not None:
+            self.claims.append(claim)
+            return
+        self.governor._hold(self.job_id, subtask_id, ACCOUNT)
+        row = self.fleet.subtasks(self.job_id)[subtask_id]
+        assert has_room or row["released_at"] is None or row["status"] != "pending"
+
+    @precondition(lambda self: self.claims)
+    @rule(which=st.integers(0, 7), outcome=st.sampled_from([Outcome.RATE_LIMITED, Outcome.COMPLETED]))
+    def a_provider_has_its_word(self, which: int, outcome: Outcome) -> None:
+        claim = self.claims[-1 - which % len(self.claims)]
+        error = None if outcome == "completed" else "429"
+        end = AttemptEnd(outcome, error=error, retry_after_seconds=60.0, agent_started_at=datetime.now(UTC))
+        with StopSignal() as stop:
+            record(self.recorder, claim, self.governor.heard(claim, end), stop)
+
+    @rule()
+    def the_provider_opens(self) -> None:
+        self.execute("UPDATE provider_limits SET closed_until = clock_timestamp()")
 
     @precondition(lambda self: self.claims)
     @rule(which=st.integers(0, 7))
@@ -216,6 +256,7 @@ class Callers(RuleBasedStateMachine):
         in_flight = [row for row in open_subtasks if row["released_at"] is not None]
         running = [row for row in self.seen["attempts"].values() if row["status"] == "running"]
         assert len(in_flight) <= self.places
+        assert all(row["waits_for"] is None or row["status"] == "pending" for row in open_subtasks)
         assert len(running) == sum(row["status"] == "in_progress" for row in open_subtasks)
         assert (job["finished_at"] is not None) == (not open_subtasks and not open_groups)
         assert (job["finished_at"] is not None) == (job["status"] in JOB_FINAL)
@@ -287,6 +328,8 @@ class Callers(RuleBasedStateMachine):
         self.reconciler.stop()
         if self.seen:
             self.execute("DELETE FROM jobs WHERE id = :id", id=self.job_id)
+            self.execute("DELETE FROM provider_limits")
+        self.governor.close()
 
 
 @pytest.mark.timeout(600)  # a failing order is made shorter before it is shown

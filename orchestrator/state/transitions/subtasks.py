@@ -411,7 +411,7 @@ def reopen(
             """
             UPDATE subtasks
             SET status = 'pending', outcome = :outcome, error = :feedback, finished_at = NULL, released_at = NULL,
-                not_before = NULL, merged_at = NULL, commit = NULL, feedback = :feedback,
+                not_before = NULL, waits_for = NULL, merged_at = NULL, commit = NULL, feedback = :feedback,
                 failures = CASE WHEN :counts THEN failures + 1 ELSE 0 END,
                 redeliveries = CASE WHEN :counts THEN redeliveries ELSE 0 END,
                 provider_faults = 0

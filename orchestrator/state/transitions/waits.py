@@ -43,7 +43,7 @@ def hold(connection: Connection, job_id: str, subtask_id: int, account: str) -> 
     none, have the same agent and need the same workers, for each of them would be refused as well. Returns their ids.
 
     The job's row is to be locked before it, `release` is to follow in the same transaction. Empty where the account has
-    room again, or the subtask was cancelled, paused or claimed meanwhile.
+    room again, by the same rule as the claim's, or the subtask was cancelled, paused or claimed meanwhile.
     """
     parameters = {"job_id": job_id, "subtask_id": subtask_id, "account": account}
     rows = connection.execute(_HOLD, parameters).all()

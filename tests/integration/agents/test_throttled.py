@@ -105,7 +105,8 @@ def test_the_model_sees_nobody_begin_while_it_is_closed(
 
 def starts(fleet: TestFleet, job_id: str) -> list[dict[str, Any]]:
     """When each attempt's program was started."""
-    statement = "SELECT subtask_id, extract(epoch FROM agent_started_at)::float AS at FROM attempts WHERE job_id = :id"
+    statement = "SELECT subtask_id, extract(epoch FROM agent_started_at)::float AS at FROM attempts"
+    statement += " WHERE job_id = :id AND agent_started_at IS NOT NULL"  # one may have been turned back before it began
     return fleet.rows(statement, id=job_id)
 
 
