@@ -60,6 +60,9 @@ FAULTS_OF_THE_PROVIDER: Final = frozenset({Outcome.RATE_LIMITED, Outcome.PROVIDE
 FAULTS_OF_THE_FLEET: Final = frozenset({Outcome.WORKER_LOST, Outcome.INTERRUPTED})
 """Retried at once, at most `max_redeliveries` times: the agent was not to blame."""
 
+RESUMED_AFTER: Final = frozenset({Outcome.TIMEOUT, Outcome.IDLE_TIMEOUT}) | FAULTS_OF_THE_PROVIDER | FAULTS_OF_THE_FLEET
+"""The agent was cut off, and not judged: the next attempt goes on with its session and its work where it can."""
+
 
 def subtask_status_after(outcome: Outcome) -> str:
     """The final status of a subtask whose last attempt ended so: one of the five that results speak of."""

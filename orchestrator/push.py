@@ -20,18 +20,28 @@ class Refusal:
         return f"{self.reason}: {self.said}" if self.said else self.reason
 
 
-def push(repo: str, source: str, ref: str, *, expected: str | None, cwd: Path) -> Refusal | None:
-    """Push `source` to `ref`, which must be at `expected` (None: must not exist). A ref that is at `source` satisfies any.
+def push(
+    repo: str,
+    source: str,
+    ref: str,
+    *,
+    expected: str | None,
+    cwd: Path,
+    overwrite: bool = False,
+    timeout_seconds: float = NETWORK_TIMEOUT_SECONDS,
+) -> Refusal | None:
+    """Push `source` to `ref`, which must be at `expected` (None: must not exist) unless it is to be overwritten. A ref
+    that is at `source` satisfies any.
 
-    Returns why the repository refuses, or None when the ref is there. Raises `GitError` when nobody answers.
+    Returns why the repository refuses, or None when the ref is there. Raises `GitError` when nobody answers in time.
     """
-    lease = f"--force-with-lease={ref}:{expected or ''}"
+    lease = "--force" if overwrite else f"--force-with-lease={ref}:{expected or ''}"
     result = run_git(
         *("push", "--porcelain", "--no-verify", lease, "--", repo, f"{source}:{ref}"),
         cwd=cwd,
         check=False,
         user_config=True,
-        timeout_seconds=NETWORK_TIMEOUT_SECONDS,
+        timeout_seconds=timeout_seconds,
     )
     if result.exit_code == 0:
         return None

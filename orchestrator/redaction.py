@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
@@ -33,7 +34,9 @@ class Redaction:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         # The longest first: one may be the beginning of another.
-        values = sorted({value for value in secrets if len(value) >= _SHORTEST_SECRET}, key=len, reverse=True)
+        long_enough = {value for value in secrets if len(value) >= _SHORTEST_SECRET}
+        in_json = {json.dumps(value)[1:-1] for value in long_enough}
+        values = sorted(long_enough | in_json, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, values))) if values else None
 
     def hide(self, text: str) -> str:

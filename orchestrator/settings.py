@@ -115,6 +115,15 @@ class Settings(BaseSettings):
         description="clean checkouts of large repositories that a worker makes ahead while its agents work, at most; all "
         "together take no more than max_workspace_bytes; default: as many as slots; 0: none",
     )
+    max_session_bytes: int = Field(
+        16 * 2**20, ge=1, description="an agent's session, compressed, that is kept for the next attempt to go on with"
+    )
+    checkpoint_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="how often a running agent's session and work are kept, for the case that its worker is lost; "
+        "0: only at its end",
+    )
     cgroup: Path | None = Field(
         None,
         description="cgroup v2 folder for the attempts' own groups; default: the worker's group, if systemd delegates it",

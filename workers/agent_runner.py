@@ -12,6 +12,7 @@ from orchestrator.state.log_chunks import write_log_chunks
 from orchestrator.state.together import Together
 from orchestrator.state.transitions import subtasks
 from orchestrator.state.transitions.subtasks import Claim, Wanted
+from workers.checkpoint_keeper import CheckpointKeeper
 from workers.governor import Governor
 from workers.lease_keeper import LeaseKeeper
 from workers.log_stream import LogBatch, LogStream
@@ -44,6 +45,7 @@ class AgentRunner:
             settings.workspaces_dir, fleet.repositories, later=self._removal.later, spares=self._spares
         )
         self.logs = LogStream(self._write_logs, max_bytes_per_attempt=settings.max_log_bytes)
+        self.checkpoints = CheckpointKeeper(settings.checkpoint_seconds)
         self.recorder = Recorder(fleet)
         self.governor = Governor(fleet)
         self._claim = Together(self._claim_all, shared=(DatabaseUnavailable,))
@@ -55,6 +57,7 @@ class AgentRunner:
 
     def end(self) -> None:
         """After the last attempt was recorded."""
+        self.checkpoints.close()
         self.oversight.end()
         self.keeper.close()
         self.logs.stop()

@@ -17,6 +17,7 @@ from workers.agent_runner import AgentRunner
 from workers.agents.protocol import Agent, AgentConfig, AgentEvent, EventKind
 from workers.judgement import GAVE_UP
 from workers.oversight import Watch
+from workers.resuming import Resumption
 from workers.workspace import Workspace
 
 
@@ -29,7 +30,16 @@ class Attempt:
     workspace: Workspace
     stop: StopSignal
     watch: Watch
+    resumed: Resumption | None = None
+    """The session that it goes on with."""
+    session_refused: bool = False
+    """The program did not know that session."""
     events: list[AgentEvent] = field(default_factory=list)
+
+    @property
+    def state_dir(self) -> Path:
+        """The program's own files: its session among them, and whatever it keeps of its provider."""
+        return self.workspace.private_dir / "agent"
 
     @property
     def prompt_file(self) -> Path:

@@ -6,13 +6,16 @@ from sqlalchemy import text
 
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.plan.model import ResolvedSubtask
-from orchestrator.plan.prompt import DependencyResult, build_prompt
+from orchestrator.plan.prompt import DependencyResult, build_prompt, build_prompt_to_go_on
 from orchestrator.state.engine import translated
 from orchestrator.state.transitions.subtasks import Claim
+from workers.resuming import Resumption
 
 
-def brief(fleet: Fleet, claim: Claim, subtask: ResolvedSubtask) -> str:
+def brief(fleet: Fleet, claim: Claim, subtask: ResolvedSubtask, resumed: Resumption | None) -> str:
     """The prompt of this attempt. Raises `DatabaseUnavailable`."""
+    if resumed is not None:  # its session has the whole one
+        return build_prompt_to_go_on(subtask=subtask, cut_off_by=resumed.cut_off_by, feedback=claim.feedback)
     with translated(), fleet.engine.connect() as connection:
         rows = connection.execute(
             text(

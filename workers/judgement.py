@@ -31,10 +31,18 @@ _OUTCOME_AND_WORDS: Final = {
 """Reason of the stop signal → what the attempt is then."""
 
 
-def judge(ending: Ending, said: AgentEnd, *, idle_timeout_seconds: float | None, deadline_passed: bool) -> AttemptEnd:
+def judge(
+    ending: Ending,
+    said: AgentEnd,
+    *,
+    idle_timeout_seconds: float | None,
+    deadline_passed: bool,
+    session_refused: bool = False,
+) -> AttemptEnd:
     """The end of the agent's process: what its adapter made of it, unless a clock or the stop signal ended it.
 
-    `deadline_passed` speaks of the job, whose deadline bounds each agent's time as well.
+    `deadline_passed` speaks of the job, whose deadline bounds each agent's time as well. `session_refused`: it was asked
+    to go on with a session that it did not know; it has not begun, and the next attempt starts anew at once.
     """
     end = AttemptEnd(
         outcome=said.outcome,
@@ -51,6 +59,10 @@ def judge(ending: Ending, said: AgentEnd, *, idle_timeout_seconds: float | None,
         retry_after_seconds=said.retry_after_seconds,
     )
     match ending.stopped:
+        case None if session_refused:
+            return replace(
+                end, outcome=Outcome.INTERRUPTED, error=f"its program does not know the session: {said.error}"
+            )
         case None:
             return end
         case _ if ending.stopped == GAVE_UP:

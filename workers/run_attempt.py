@@ -11,11 +11,12 @@ from typing import Final
 from orchestrator.check import run_check
 from orchestrator.errors import ConfigurationError, DatabaseUnavailable, GitError, OrchestratorException
 from orchestrator.fault_points import fault_point
-from orchestrator.git import attempt_ref
-from orchestrator.outcomes import COUNTED_AGAINST_RETRIES, Outcome
+from orchestrator.git import NETWORK_TIMEOUT_SECONDS, attempt_ref
+from orchestrator.outcomes import COUNTED_AGAINST_RETRIES, RESUMED_AFTER, Outcome
 from orchestrator.plan.model import ResolvedSubtask
 from orchestrator.push import Refusal
 from orchestrator.state import outbox
+from orchestrator.state.checkpoints import SavedWork
 from orchestrator.state.engine import translated
 from orchestrator.state.transitions import subtasks
 from orchestrator.state.transitions.subtasks import AttemptEnd, Claim
@@ -26,14 +27,17 @@ from workers.agents.protocol import AgentConfig
 from workers.agents.registry import agent_class
 from workers.attempt import Attempt
 from workers.briefing import brief
+from workers.checkpointing import PUSH_SECONDS, keep_for_the_next
 from workers.judgement import judge, stopped, words_of_red
 from workers.recording import record
+from workers.resuming import resumption, taken_up
 from workers.run_program import run_program, seconds_left
 from workers.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 REMOTE_RETRY_SECONDS: Final = 2.0
+_WORK_IS_KEPT: Final = {Outcome.COMPLETED, *COUNTED_AGAINST_RETRIES, *RESUMED_AFTER} - {Outcome.WORKER_LOST}
 
 
 def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, chord_id: str | None, worker: str) -> bool:
@@ -89,12 +93,14 @@ def _work(runner: AgentRunner, claim: Claim, stop: StopSignal) -> AttemptEnd:
         agent = agent_class(claim.agent, runner.settings)()
         if isinstance(agent, InProcessAgent) and subtask.check is None and not subtask.expect_changes:
             return _run_here(runner, claim, subtask, agent, stop)
+        found = resumption(runner, claim, agent)
         with ExitStack() as resources:
-            workspace = _prepare(runner, claim, stop, resources)
+            workspace = _prepare(runner, claim, stop, resources, found.work if found else None)
+            resumed = taken_up(runner, claim, found, workspace)
             watch = resources.enter_context(
                 runner.oversight.watch(claim.attempt_id, subtask.limits, workspace.folder, stop)
             )
-            return _run_in(Attempt(runner, claim, subtask, agent, workspace, stop, watch))
+            return _run_in(Attempt(runner, claim, subtask, agent, workspace, stop, watch, resumed))
     except ConfigurationError as error:
         return AttemptEnd(Outcome.AGENT_MISSING, error=str(error))
     except DatabaseUnavailable as error:
@@ -108,7 +114,9 @@ def _work(runner: AgentRunner, claim: Claim, stop: StopSignal) -> AttemptEnd:
         return AttemptEnd(Outcome.FAILED, error=f"The worker met a surprise: {type(error).__name__}: {error}")
 
 
-def _prepare(runner: AgentRunner, claim: Claim, stop: StopSignal, resources: ExitStack) -> Workspace:
+def _prepare(
+    runner: AgentRunner, claim: Claim, stop: StopSignal, resources: ExitStack, earlier: SavedWork | None
+) -> Workspace:
     """The attempt's workspace. A remote that is away is waited for, as finished work waits for it: no agent has begun, and
     its absence is nobody's failure."""
     deadline = time.monotonic() + runner.settings.unreachable_grace_seconds
@@ -121,6 +129,7 @@ def _prepare(runner: AgentRunner, claim: Claim, stop: StopSignal, resources: Exi
                     attempt_number=claim.number,
                     repo=claim.repo,
                     base_commit=claim.base_commit,
+                    earlier=earlier,
                 )
             )
         except GitError as error:
@@ -146,17 +155,19 @@ def _run_in(attempt: Attempt) -> AttemptEnd:
     if isinstance(attempt.agent, InProcessAgent):
         end = _run_here(attempt.runner, claim, attempt.subtask, attempt.agent, attempt.stop)
     else:
-        prompt = brief(attempt.runner.fleet, claim, attempt.subtask)
+        prompt = brief(attempt.runner.fleet, claim, attempt.subtask, attempt.resumed)
         attempt.prompt_file.write_text(prompt)
         end = attempt.runner.governor.closed_before_start(claim) or run_program(attempt, prompt)
     try:
         if end.outcome is Outcome.COMPLETED:
             end = _check(attempt, end)
-        return _keep_work(attempt, end)
+        end = _keep_work(attempt, end)
     except OrchestratorException as error:
         # What the agent has used stands, whatever becomes of its work.
         failed = replace(end, outcome=Outcome.FAILED, error=str(error))
-        return stopped(failed, attempt.stop.reason) if attempt.stop.reason else failed
+        end = stopped(failed, attempt.stop.reason) if attempt.stop.reason else failed
+    keep_for_the_next(attempt, end)
+    return end
 
 
 def _check(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
@@ -188,7 +199,7 @@ def _keep_work(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
     there is the time: nothing that was paid for is thrown away."""
     claim, workspace = attempt.claim, attempt.workspace
     fault_point("after_agent_before_push")
-    if claim.repo is None or not (end.outcome is Outcome.COMPLETED or end.outcome in COUNTED_AGAINST_RETRIES):
+    if claim.repo is None or end.outcome not in _WORK_IS_KEPT:
         return end
     commit = workspace.commit_all(title=attempt.subtask.title, subtask_id=claim.subtask_id, job_id=claim.job_id)
     changed = workspace.changed_files(commit)
@@ -244,7 +255,8 @@ def _with_what_could_be_pushed(attempt: Attempt, end: AttemptEnd, commit: str, r
     """The work of an unhappy end is pushed as well. It is nice to have: nobody waits for it."""
     problem: Refusal | GitError | None
     try:
-        problem = attempt.workspace.push(commit, ref)
+        patience = PUSH_SECONDS if attempt.stop.reason else NETWORK_TIMEOUT_SECONDS
+        problem = attempt.workspace.push(commit, ref, timeout_seconds=patience)
     except GitError as error:
         problem = error
     if problem is None:

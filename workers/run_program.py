@@ -13,8 +13,10 @@ from orchestrator.supervisor import Ending, supervise
 from workers.agents.protocol import AgentRequest, Launch
 from workers.agents.versions import missing_in_words, program_version
 from workers.attempt import Attempt
+from workers.checkpointing import checkpoints_of
 from workers.judgement import ended_from_outside, judge
 from workers.metering import metered, spent_before
+from workers.session_files import put_back
 
 
 def run_program(attempt: Attempt, prompt: str) -> AttemptEnd:
@@ -32,6 +34,7 @@ def run_program(attempt: Attempt, prompt: str) -> AttemptEnd:
     except (FileNotFoundError, PermissionError) as error:
         return _missing(f"{launch.argv[0]} can't be started: {error.strerror}.")
     said = attempt.agent.classify(ending, [*attempt.events, *attempt.agent.read_files(request)])
+    attempt.session_refused = request.session_id is not None and said.session_unknown
     hide = attempt.redaction.hide
     said = replace(said, error=said.error and hide(said.error), result=said.result and hide(said.result))
     end = judge(
@@ -39,6 +42,7 @@ def run_program(attempt: Attempt, prompt: str) -> AttemptEnd:
         said,
         idle_timeout_seconds=attempt.subtask.idle_timeout_seconds,
         deadline_passed=attempt.claim.deadline_passed,
+        session_refused=attempt.session_refused,
     )
     return metered(attempt, end, before)
 
@@ -50,18 +54,20 @@ def seconds_left(claim: Claim, subtask: ResolvedSubtask) -> float | None:
 
 
 def _request(attempt: Attempt, prompt: str) -> AgentRequest:
-    state_dir = attempt.workspace.private_dir / "agent"
-    state_dir.mkdir()
+    attempt.state_dir.mkdir()
+    if attempt.resumed is not None:
+        put_back(attempt.resumed.files, attempt.state_dir)
     return AgentRequest(
         prompt=prompt,
         prompt_file=attempt.prompt_file,
         workspace=attempt.workspace.path,
-        state_dir=state_dir,
+        state_dir=attempt.state_dir,
         config=attempt.subtask.agent.config,
         title=attempt.subtask.title,
         subtask_id=attempt.claim.subtask_id,
         attempt_number=attempt.claim.number,
         permissions=attempt.subtask.permissions,
+        session_id=attempt.resumed.session_id if attempt.resumed else None,
     )
 
 
@@ -95,19 +101,20 @@ def _missing(words: str) -> AttemptEnd:
 
 
 def _supervise(attempt: Attempt, launch: Launch, env: Mapping[str, str]) -> Ending:
-    ending = supervise(
-        launch.argv,
-        cwd=attempt.workspace.path,
-        env=env,
-        timeout_seconds=seconds_left(attempt.claim, attempt.subtask),
-        idle_timeout_seconds=attempt.subtask.idle_timeout_seconds,
-        kill_grace_seconds=attempt.runner.settings.kill_grace_seconds,
-        on_line=attempt.read_line,
-        stop=attempt.stop,
-        cookie=attempt.watch.cookie,
-        stdin_file=launch.stdin_file,
-        group=attempt.watch.group,
-        oversee=attempt.watch.running,
-        redact=attempt.redaction.hide,
-    )
+    with checkpoints_of(attempt):
+        ending = supervise(
+            launch.argv,
+            cwd=attempt.workspace.path,
+            env=env,
+            timeout_seconds=seconds_left(attempt.claim, attempt.subtask),
+            idle_timeout_seconds=attempt.subtask.idle_timeout_seconds,
+            kill_grace_seconds=attempt.runner.settings.kill_grace_seconds,
+            on_line=attempt.read_line,
+            stop=attempt.stop,
+            cookie=attempt.watch.cookie,
+            stdin_file=launch.stdin_file,
+            group=attempt.watch.group,
+            oversee=attempt.watch.running,
+            redact=attempt.redaction.hide,
+        )
     return ended_from_outside(ending, attempt.stop.reason)

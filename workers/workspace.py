@@ -16,15 +16,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from orchestrator.git import IDENTITY, GitResult, run_git
+from orchestrator.git import IDENTITY, NETWORK_TIMEOUT_SECONDS, GitResult, run_git
 from orchestrator.push import Refusal, push
 from orchestrator.repository_cache import RepositoryCache, borrow, claimed_folder, sweep_folders
+from orchestrator.state.checkpoints import SavedWork
 from workers.checkout_files import is_linked_worktree, is_own_file, looks_the_same, read_plain_file
 from workers.checkouts import Source
+from workers.earlier_work import take_up
 from workers.spare_checkouts import SpareCheckouts
 
 log = logging.getLogger(__name__)
@@ -53,10 +55,18 @@ class Workspaces:
 
     @contextmanager
     def prepare(
-        self, *, job_id: str, subtask_id: int, attempt_number: int, repo: str | None, base_commit: str | None
+        self,
+        *,
+        job_id: str,
+        subtask_id: int,
+        attempt_number: int,
+        repo: str | None,
+        base_commit: str | None,
+        earlier: SavedWork | None = None,
     ) -> Iterator[Workspace]:
         """A workspace for one attempt, removed at the end; with no `repo` its checkout is an empty folder.
 
+        `earlier` is work of an attempt from the same base, to go on with; `has_earlier_work` says whether it is there.
         Raises `GitError` or `RepositoryError` when the repository can't be read or does not have the base commit.
         """
         with claimed_folder(self.root, f"{job_id}-{subtask_id}-{attempt_number}", later=self._later) as folder:
@@ -69,8 +79,9 @@ class Workspaces:
             with self._spares.checked_out(
                 folder / "checkout", Source(repo, cache), base_commit, branch=f"subtask-{subtask_id}", job_id=job_id
             ):
+                taken_up = earlier is not None and take_up(earlier, repo, folder / "checkout")
                 _make_record(folder, cache, base_commit)
-                yield Workspace(folder.resolve(), repo, base_commit, cache)
+                yield Workspace(folder.resolve(), repo, base_commit, cache, has_earlier_work=taken_up)
 
     def sweep(self, live: Callable[[str], bool] | None = None) -> list[str]:
         """Remove what dead processes left here, and return the folders' names. `live(name)` may keep one."""
@@ -97,6 +108,8 @@ class Workspace:
     repo: str | None = None
     base_commit: str | None = None
     cache: Path | None = None
+    has_earlier_work: bool = False
+    _index_name: str = "index"
     _known_changes: dict[str, list[Change]] = field(default_factory=dict, compare=False, repr=False)
     """Commit or tree → how it differs from the base commit."""
 
@@ -140,14 +153,39 @@ class Workspace:
         self._known_changes[commit] = self._changes(tree)
         return commit
 
-    def push(self, commit: str, ref: str) -> Refusal | None:
+    def saved(self, commit: str, ref: str) -> SavedWork | None:
+        """The commit that `commit_all` returned, as a later attempt can go on with it; None where nothing has changed."""
+        return None if commit == self.base_commit else SavedWork(commit, self._agents_commit(), ref)
+
+    def beside(self, name: str) -> Workspace:
+        """The same workspace seen through an index of its own, so that it can be committed while the agent works."""
+        shutil.copy2(self._index, self._record / name)
+        return replace(self, _index_name=name, _known_changes={})
+
+    def push(
+        self,
+        commit: str,
+        ref: str,
+        *,
+        overwrite: bool = False,
+        timeout_seconds: float = NETWORK_TIMEOUT_SECONDS,
+    ) -> Refusal | None:
         """Push the commit that `commit_all` returned to `ref` on the job's repository; once more is fine.
 
-        Returns why the repository refuses, also when `ref` holds anything else. Raises `GitError` when it is away.
+        Returns why the repository refuses, also when `ref` holds anything else, unless that is to be overwritten.
+        Raises `GitError` when it is away, or not done in time.
         """
         if self.repo is None:
             raise ValueError("a workspace without a repository has nothing to push")
-        return push(self.repo, commit, ref, expected=None, cwd=self._record)
+        return push(
+            self.repo,
+            commit,
+            ref,
+            expected=None,
+            overwrite=overwrite,
+            cwd=self._record,
+            timeout_seconds=timeout_seconds,
+        )
 
     def keep(self, commit: str, ref: str) -> Path:
         """Keep that commit as `ref` in this machine's cache of the repository, whose path is returned."""
@@ -160,6 +198,10 @@ class Workspace:
     def _record(self) -> Path:
         return self.folder / "record.git"
 
+    @property
+    def _index(self) -> Path:
+        return self._record / self._index_name
+
     def _git(
         self,
         *args: str,
@@ -167,7 +209,7 @@ class Workspace:
         env: Mapping[str, str] | None = None,
         check: bool = True,
     ) -> GitResult:
-        place = {"GIT_DIR": str(self._record), "GIT_WORK_TREE": str(self.path)}
+        place = {"GIT_DIR": str(self._record), "GIT_WORK_TREE": str(self.path), "GIT_INDEX_FILE": str(self._index)}
         return run_git(*args, cwd=self.path, input=stdin, env=place | dict(env or {}), check=check)
 
     def _ask_agents_repository(self, *args: str) -> GitResult:
@@ -213,10 +255,10 @@ class Workspace:
     def _tree_of_plain_checkout(self, head: str) -> str | None:
         """The tree of a checkout in which the agent has used no git and made no repository, as most do; else None, and
         the index is as it was."""
-        index, agents_index = self._record / "index", self.path / ".git" / "index"
+        index, agents_index = self._index, self.path / ".git" / "index"
         if head != self.base_commit or self._submodules() or not looks_the_same(index, agents_index):
             return None
-        before = self._record / "index-before"
+        before = self._record / f"{self._index_name}-before"
         shutil.copy2(index, before)
         added = self._git("add", "--all", env={"GIT_LITERAL_PATHSPECS": "0"}, check=False)
         if added.exit_code == 0:  # else there may be a repository without a commit in it

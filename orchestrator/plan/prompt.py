@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from orchestrator.outcomes import Outcome
 from orchestrator.plan.model import ResolvedSubtask
 
 MAX_FEEDBACK_BYTES: Final = 8 * 1024
@@ -50,6 +51,34 @@ def build_prompt(
         _rules(subtask, has_repository, alone=not others),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+_CUT_OFF: Final = {
+    Outcome.TIMEOUT: "it reached its time limit",
+    Outcome.IDLE_TIMEOUT: "nothing was heard of it for too long",
+    Outcome.RATE_LIMITED: "the model's provider asked for a pause",
+    Outcome.PROVIDER_UNAVAILABLE: "the model's provider did not answer",
+    Outcome.WORKER_LOST: "the machine that it ran on was lost",
+    Outcome.INTERRUPTED: "the machine that it ran on was shut down",
+}
+
+
+def build_prompt_to_go_on(*, subtask: ResolvedSubtask, cut_off_by: Outcome, feedback: str | None) -> str:
+    """What a session is told that goes on with its task in a new folder: short, for it has been told the rest."""
+    parts = [
+        f"# Go on with your task: {subtask.title}",
+        f"You were cut off in the midst of it: {_CUT_OFF[cut_off_by]}. Your changes are in the folder where you are now, "
+        "which may be another one than before: work in this folder only. Your commits are there, and what you had not "
+        "committed is staged. What git ignores is not there, commands that were running have ended, and your last "
+        "changes may be missing: look what is there, then finish the task. The rules are the same as before.",
+    ]
+    if feedback and feedback.strip():
+        parts.append(f"## What was noted\n\n{_fenced(shortened(feedback.strip(), MAX_FEEDBACK_BYTES))}")
+    if subtask.check is not None:
+        parts.append(
+            f"When you have ended, this command is run in your folder and must succeed:\n\n{_fenced(subtask.check)}"
+        )
+    return "\n\n".join(parts) + "\n"
 
 
 def _heading(job_title: str, goal: str, subtask: ResolvedSubtask) -> str:

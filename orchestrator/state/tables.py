@@ -286,6 +286,7 @@ attempts = Table(
     Column("signal", Integer),
     Column("check_output", Text),
     Column("session_id", Text),
+    Column("resumed_from", Integer, comment="the attempt whose session and work it went on with"),
     Column("model", Text, comment="as the agent's program named it, else as the plan does"),
     Column("usage", JSONB, comment="tokens by kind, of this attempt alone"),
     Column("cost_usd", Double, comment="of this attempt alone"),
@@ -336,6 +337,25 @@ provider_salt = Table(
     Column("salt", Text, nullable=False),
     CheckConstraint("the_one", name="one_row"),
     comment="What this fleet's hashes of provider keys are made with. It is shown nowhere.",
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("job_id", Text, nullable=False),
+    Column("subtask_id", Integer, nullable=False),
+    Column("attempt_number", Integer, nullable=False, comment="whose state this is"),
+    Column("base_commit", Text, nullable=False, comment="where that attempt had begun"),
+    Column("commit", Text, comment="its files, pushed to `ref` before this row said so; NULL: as in base_commit"),
+    Column("head_commit", Text, comment="the last of its own commits, an ancestor of `commit` or the same"),
+    Column("ref", Text),
+    Column("session_id", Text, nullable=False),
+    Column("session", LargeBinary, nullable=False, comment="the session's files: workers.session_files"),
+    Column("stalls", Integer, nullable=False, comment="how often in a row the session has run out of time"),
+    _time("stored_at", nullable=False, server_default=func.clock_timestamp()),
+    PrimaryKeyConstraint("job_id", "subtask_id"),
+    _of_subtask(),
+    comment="What the next attempt can go on with: one row a subtask, gone when the subtask is final.",
 )
 
 outbox = Table(

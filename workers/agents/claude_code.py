@@ -42,6 +42,7 @@ _FLAGS: Final = {
     "edit": ("--permission-mode", "acceptEdits"),
     "full": ("--permission-mode", "bypassPermissions"),
 }
+_NO_SESSION: Final = "No conversation found"
 _BY_SUBTYPE: Final[Mapping[str, Outcome]] = {
     "error_max_turns": Outcome.TURN_LIMIT,
     "error_max_budget_usd": Outcome.BUDGET_EXCEEDED,
@@ -71,6 +72,8 @@ class ClaudeCodeAgent(JsonLinesAgent[ClaudeCodeConfig]):
     capabilities = Capabilities(
         resume=True, turn_limit=True, budget=True, tokens=Counted.PER_RUN, cost=Counted.PER_SESSION
     )
+    # It finds a session by its id, whatever folder the first run's path has become.
+    session_files = ("claude/projects/*/{session_id}.jsonl", "claude/projects/*/{session_id}/**/*")
     environment = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN")
 
     providers = (
@@ -79,8 +82,13 @@ class ClaudeCodeAgent(JsonLinesAgent[ClaudeCodeConfig]):
         ),
     )
 
+    def __init__(self) -> None:
+        self._earlier_calls: frozenset[str] = frozenset()
+        """Of the session that is gone on with: the runs before have counted them."""
+
     def launch(self, request: AgentRequest) -> Launch:
         config = self.config(request)
+        self._earlier_calls = frozenset(_calls(request))
         argv = [self.command(request), "-p", "--output-format", "stream-json", "--verbose"]
         argv += _FLAGS[request.permissions]
         for flag, value in (
@@ -123,19 +131,12 @@ class ClaudeCodeAgent(JsonLinesAgent[ClaudeCodeConfig]):
         return None
 
     def read_files(self, request: AgentRequest) -> Sequence[AgentEvent]:
-        """The tokens of a run that did not come to its result line. A resumed session's file has the earlier runs in it,
-        and is not asked."""
-        if request.session_id is not None:
-            return ()
-        calls: dict[str, dict[str, int]] = {}
-        model: Any = None
-        for file in sorted(_home(request).glob("projects/*/*.jsonl")):
-            for data in json_lines(file):
-                match data:
-                    case {"type": "assistant", "message": {"id": str(call), "usage": {**usage}, "model": model}}:
-                        calls[call] = _of_run(usage)
-        usage_of_all = summed(calls.values())
-        return [AgentEvent(EventKind.USAGE, data={"usage": usage_of_all, "model": model})] if usage_of_all else ()
+        """The tokens of a run that did not come to its result line."""
+        calls = [usage for call, usage in _calls(request).items() if call not in self._earlier_calls]
+        usage_of_all = summed(usage for _, usage in calls)
+        return (
+            [AgentEvent(EventKind.USAGE, data={"usage": usage_of_all, "model": calls[-1][0]})] if usage_of_all else ()
+        )
 
     def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
         session_id = last_data(events, EventKind.SESSION).get("session_id")
@@ -159,6 +160,7 @@ class ClaudeCodeAgent(JsonLinesAgent[ClaudeCodeConfig]):
             return replace(
                 end,
                 outcome=outcome,
+                session_unknown=any(str(error).startswith(_NO_SESSION) for error in result.get("errors") or []),
                 error=said or "; ".join(result.get("errors") or []) or f"The agent ended with {result.get('subtype')}.",
                 retry_after_seconds=_retry_after_seconds(events) if outcome is Outcome.RATE_LIMITED else None,
             )
@@ -177,6 +179,17 @@ def _is_throttled(status: object) -> bool:
 
 def _home(request: AgentRequest) -> Path:
     return request.state_dir / "claude"
+
+
+def _calls(request: AgentRequest) -> dict[str, tuple[Any, dict[str, int]]]:
+    """The model's answers that stand in the session's file: by their ids the model and the tokens of each."""
+    calls: dict[str, tuple[Any, dict[str, int]]] = {}
+    for file in sorted(_home(request).glob("projects/*/*.jsonl")):
+        for data in json_lines(file):
+            match data:
+                case {"type": "assistant", "message": {"id": str(call), "usage": {**usage}, "model": model}}:
+                    calls[call] = (model, _of_run(usage))
+    return calls
 
 
 def _outcome_of_error(result: Mapping[str, Any]) -> Outcome:

@@ -35,6 +35,8 @@ from workers.agents.provider import outcome_of_words
 _ENDLESS: Final = "waiting for network"
 """In the program's word on a provider that refuses connections: it asks again for ever."""
 
+_NO_SESSION: Final = "no rollout found for thread"
+
 _WAITS: Final = 2
 """So many of those lines, some seconds apart, are more than a moment without a network."""
 
@@ -71,6 +73,8 @@ class CodexAgent(JsonLinesAgent[ProgramConfig]):
     program = "codex"
     oldest_version = (0, 160)
     capabilities = Capabilities(resume=True, tokens=Counted.PER_SESSION)
+    # Its databases it makes anew from the rollout; its shell snapshots hold the key.
+    session_files = ("codex/sessions/*/*/*/rollout-*-{session_id}.jsonl",)
     environment = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORGANIZATION", "OPENAI_PROJECT")
 
     providers = (Provider("openai", ("OPENAI_API_KEY",), "OPENAI_BASE_URL"),)
@@ -131,6 +135,7 @@ class CodexAgent(JsonLinesAgent[ProgramConfig]):
         if error is not None:
             return AgentEnd(outcome_of_words(error), error=error, **about)
         if not terminal:
+            about["session_unknown"] = _NO_SESSION in ending.output.last_lines()
             return AgentEnd(Outcome.FAILED, error=failure_in_words(ending, "without the end of its turn"), **about)
         if ending.exit_code != 0:
             words = f"The agent reported the end of its turn, but ended with {ending_in_words(ending)}."

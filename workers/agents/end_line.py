@@ -1,7 +1,9 @@
-"""How this project's own programs (`scripted`, plugins) report their end: one line of JSON on stdout, their last.
+"""How this project's own programs (`scripted`, plugins) report their session, and their end in their last line: one
+line of JSON each, on stdout.
 
+{"event": "session", "session_id": …}
 {"event": "end", "outcome": …, "error": …, "result": …, "usage": …, "cost_usd": …, "model": …, "session_id": …,
- "retry_after_seconds": …}
+ "retry_after_seconds": …, "session_unknown": …}
 """
 
 from __future__ import annotations
@@ -17,17 +19,20 @@ from workers.agents.protocol import (
     EventKind,
     ending_in_words,
     failure_in_words,
+    last_data,
 )
 
 
-def read_end_line(stream: str, line: str) -> AgentEvent | None:
-    """The terminal event, if the line is one."""
+def read_own_line(stream: str, line: str) -> AgentEvent | None:
+    """The event of the session or of the end, if the line is one."""
     if stream != "stdout" or not line.startswith("{"):
         return None
     try:
         data = json.loads(line)
     except ValueError:
         return None
+    if data.get("event") == "session" and isinstance(data.get("session_id"), str):
+        return AgentEvent(EventKind.SESSION, data=data)
     if data.get("event") != "end" or data.get("outcome") not in set(Outcome):
         return None
     return AgentEvent(EventKind.TERMINAL, text=data["outcome"], data=data)
@@ -36,9 +41,11 @@ def read_end_line(stream: str, line: str) -> AgentEvent | None:
 def end_by_line(ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
     """What the last terminal event says. A program that ended without one, or said `completed` and ended wrongly, has
     failed."""
-    end = next((event.data for event in reversed(events) if event.kind is EventKind.TERMINAL), None)
-    if end is None:
-        return AgentEnd(Outcome.FAILED, error=failure_in_words(ending, "without reporting its end"))
+    end = last_data(events, EventKind.TERMINAL)
+    session_id = last_data(events, EventKind.SESSION).get("session_id")
+    if not end:
+        words = failure_in_words(ending, "without reporting its end")
+        return AgentEnd(Outcome.FAILED, error=words, session_id=session_id)
     outcome, error = Outcome(end["outcome"]), end.get("error")
     if outcome is Outcome.COMPLETED and ending.exit_code != 0:
         how = ending_in_words(ending)
@@ -52,6 +59,7 @@ def end_by_line(ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
         usage=end.get("usage"),
         cost_usd=end.get("cost_usd"),
         model=end.get("model"),
-        session_id=end.get("session_id"),
+        session_id=end.get("session_id") or session_id,
         retry_after_seconds=end.get("retry_after_seconds"),
+        session_unknown=bool(end.get("session_unknown")),
     )

@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 
 from orchestrator.agent_plugin import AgentPlugin
 from orchestrator.supervisor import Ending
-from workers.agents.end_line import end_by_line, read_end_line
+from workers.agents.end_line import end_by_line, read_own_line
 from workers.agents.protocol import Agent, AgentConfig, AgentEnd, AgentEvent, AgentRequest, Launch
 from workers.agents.versions import AgentVersion
 
@@ -47,7 +47,7 @@ class PluginAgent(Agent[AgentConfig]):
         return Launch([sys.executable, str(_PROGRAM), str(file)])
 
     def read_line(self, stream: str, line: str) -> AgentEvent | None:
-        return read_end_line(stream, line)
+        return read_own_line(stream, line)
 
     def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
         return end_by_line(ending, events)

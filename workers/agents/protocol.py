@@ -35,8 +35,8 @@ class AgentConfig(BaseModel):
 class AgentRequest:
     """One attempt, as an adapter sees it.
 
-    `prompt_file` holds `prompt`. `workspace` is where the agent works, `state_dir` an empty folder of this attempt
-    outside of it. `permissions` is the most that the agent may do; submission has made sure that the adapter can hold it
+    `prompt_file` holds `prompt`. `workspace` is where the agent works, `state_dir` a folder of this attempt outside of
+    it, in which there is nothing but the files of the session to go on with. `permissions` is the most that the agent may do; submission has made sure that the adapter can hold it
     to that. `session_id` is a session of an earlier attempt to go on with, None to begin a new one.
     """
 
@@ -99,7 +99,8 @@ class AgentEnd:
     `error` is set unless the outcome is completed. `result` is what the agent said at its end. `usage` counts tokens
     by kind (`input_tokens, output_tokens, cache_read_tokens, cache_write_tokens`), None where the program does not
     say; whether it and `cost_usd` speak of the run or of its session, the adapter's `Capabilities` say. `model` is the
-    model's name, where the program tells it. `retry_after_seconds` is the provider's wish.
+    model's name, where the program tells it. `retry_after_seconds` is the provider's wish. `session_unknown`: it was asked to
+    go on with a session, has done nothing, and says that it has no such session.
     """
 
     outcome: Outcome
@@ -110,6 +111,7 @@ class AgentEnd:
     model: str | None = None
     session_id: str | None = None
     retry_after_seconds: float | None = None
+    session_unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,10 @@ class Agent(ABC, Generic[Config]):
     capabilities: ClassVar[Capabilities] = Capabilities()
     permissions: ClassVar[frozenset[Permissions] | None] = None
     """The ceilings that it can be held to. None where the plan itself says what is run, which is then all that is."""
+    session_files: ClassVar[tuple[str, ...]] = ()
+    """Patterns below the state folder of the files that are a session, for programs that can `resume`; `{session_id}`
+    stands for its id. They are put back by the same names for an attempt that goes on, in another workspace and perhaps
+    on another machine. Files that hold logins are never among them."""
     environment: ClassVar[tuple[str, ...]] = ()
     """Variables of the worker that the program may see besides the usual ones: provider keys, addresses. `*` at the end is a wildcard."""
 

@@ -22,7 +22,9 @@ its own, as real agents do.
 | `spawn: SECONDS` | leaves a process in a session of its own, which holds the pipes open and ignores TERM |
 | `log_interval: PATH` | appends a JSON line now and one at the end: `what` (start, end), `at`, `token`, `job`, `subtask`, `attempt` |
 | `on_attempt: {NUMBER: STEPS, else: STEPS}` | other steps for other attempts |
-| `usage: {input_tokens: N, …}, cost_usd: USD, model: NAME` · `session: ID` · `result: TEXT` | what the end will report |
+| `session: ID` · `remember: TEXT` · `recall: PATH` | begins a session with that id, or goes on with it; a line in its file; its file into the workspace |
+| `on_resume: STEPS` · `refuse_session: true` | where it goes on with the session of an earlier attempt: other steps; says that it knows no such session |
+| `usage: {input_tokens: N, …}, cost_usd: USD, model: NAME` · `result: TEXT` | what the end will report |
 | `fail: TEXT` · `fail: EXIT_CODE` | ends: says that it failed; exits without a word |
 | `end: OUTCOME, error: TEXT, retry_after_seconds: N` | ends with that outcome, for instance `rate_limited` |
 | `exit_by_signal: NAME` | ends by `KILL`, `SEGV`, … |
@@ -42,7 +44,7 @@ from pydantic import Field, field_validator
 from orchestrator.outcomes import Outcome
 from orchestrator.provider_account import Provider
 from orchestrator.supervisor import Ending
-from workers.agents.end_line import end_by_line, read_end_line
+from workers.agents.end_line import end_by_line, read_own_line
 from workers.agents.protocol import (
     Agent,
     AgentConfig,
@@ -80,6 +82,10 @@ _STEPS: Final[Mapping[str, tuple[_Types, Mapping[str, _Types]]]] = {
     "on_attempt": (dict, {}),
     "usage": (dict, {"cost_usd": _NUMBER, "model": str}),
     "session": (str, {}),
+    "remember": (str, {}),
+    "recall": (str, {}),
+    "refuse_session": (bool, {}),
+    "on_resume": (list, {}),
     "result": (str, {}),
     "fail": ((int, str), {}),
     "end": (str, {"error": str, "retry_after_seconds": _NUMBER}),
@@ -119,6 +125,8 @@ def _checked(step: Any) -> dict[str, Any]:
     value = step[name]
     if name == "on_attempt":
         value = {str(number): _checked_all(steps) for number, steps in value.items()}
+    if name == "on_resume":
+        value = _checked_all(value)
     if name == "end" and value not in set(Outcome):
         raise ValueError(f"{value} is no outcome")
     return {name: value, **{key: option for key, option in step.items() if key != name}}
@@ -133,8 +141,9 @@ def _checked_all(steps: Any) -> list[dict[str, Any]]:
 class ScriptedAgent(Agent[ScriptedConfig]):
     name = "scripted"
     expects_changes = False
-    capabilities = Capabilities(tokens=Counted.PER_RUN, cost=Counted.PER_RUN)
+    capabilities = Capabilities(resume=True, tokens=Counted.PER_RUN, cost=Counted.PER_RUN)
     config_model = ScriptedConfig
+    session_files = ("session-{session_id}.jsonl",)
 
     @classmethod
     def providers_of(cls, config: Mapping[str, Any]) -> Sequence[Provider]:
@@ -144,12 +153,13 @@ class ScriptedAgent(Agent[ScriptedConfig]):
         script_file = request.state_dir / "script.json"
         script_file.write_text(json.dumps(self.config(request).script))
         # -I -S: no site-packages and no PYTHON* variables, hence a start in milliseconds.
-        return Launch([sys.executable, "-I", "-S", str(_PROGRAM), str(script_file), str(request.attempt_number)])
+        argv = [sys.executable, "-I", "-S", str(_PROGRAM), str(script_file), str(request.attempt_number)]
+        return Launch([*argv, request.session_id] if request.session_id else argv)
 
     def read_line(self, stream: str, line: str) -> AgentEvent | None:
         if stream == "stdout" and (told := THROTTLED.fullmatch(line)):
             return AgentEvent(EventKind.THROTTLED, data={"retry_after_seconds": float(told["seconds"])})
-        return read_end_line(stream, line)
+        return read_own_line(stream, line)
 
     def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
         return end_by_line(ending, events)

@@ -1,11 +1,12 @@
 """The program behind the agent `scripted`: does what its script says, step by step, and nothing else.
 
-    python scripted_program.py SCRIPT.json ATTEMPT_NUMBER
+    python scripted_program.py SCRIPT.json ATTEMPT_NUMBER [SESSION]
 
 Standard library only, so that it starts in a few milliseconds. Runs in the workspace: paths are relative to it.
-The steps are documented in `workers.agents.scripted`. Its last line on stdout is its terminal event, one JSON object:
-`{"event": "end", "outcome": …, "error": …, "result": …, "usage": …, "cost_usd": …, "model": …, "session_id": …,
-"retry_after_seconds": …}`.
+The steps are documented in `workers.agents.scripted`. With SESSION it goes on with that session, whose file lies beside
+the script; its first line is then, as after the step `session`, `{"event": "session", "session_id": …}`. Its last line
+on stdout is its terminal event, one JSON object: `{"event": "end", "outcome": …, "error": …, "result": …, "usage": …,
+"cost_usd": …, "model": …, "session_id": …, "retry_after_seconds": …}`.
 """
 
 from __future__ import annotations
@@ -27,13 +28,19 @@ TERMINATED_EXIT_CODE: Final = 143
 class ScriptedRun:
     """One run of a script: each public method is a step, called with the step's value and its further keys."""
 
-    def __init__(self, attempt_number: int) -> None:
+    def __init__(self, attempt_number: int, folder: Path, resumed: str | None) -> None:
         self._attempt_number = attempt_number
+        self._folder = folder
         self._end: dict[str, Any] = {"event": "end", "outcome": "completed"}
+        self._resumed = resumed
         self._interval_logs: list[str] = []
 
     def run(self, script: Iterable[Mapping[str, Any]]) -> None:
         try:
+            if self._resumed is not None:
+                if not self._session_file(self._resumed).exists():
+                    self.refuse_session(True)
+                self.session(self._resumed)
             self._steps(script)
             self._finish(0)
         finally:
@@ -124,6 +131,10 @@ class ScriptedRun:
         os.write(descriptor, (json.dumps(line) + "\n").encode())
         os.close(descriptor)
 
+    def on_resume(self, steps: Iterable[Mapping[str, Any]]) -> None:
+        if self._resumed is not None:
+            self._steps(steps)
+
     def on_attempt(self, scripts: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
         self._steps(scripts.get(str(self._attempt_number), scripts.get("else", [])))
 
@@ -131,7 +142,27 @@ class ScriptedRun:
         self._end.update(usage=tokens, cost_usd=cost_usd, model=model)
 
     def session(self, session_id: str) -> None:
+        """Begin it, or go on with it: its file has a line for each run."""
         self._end["session_id"] = session_id
+        with self._session_file(session_id).open("a") as file:
+            file.write(json.dumps({"attempt": self._attempt_number}) + "\n")
+        _write_raw(f"{json.dumps({'event': 'session', 'session_id': session_id})}\n".encode())
+
+    def remember(self, text: str) -> None:
+        """A line in the session's file."""
+        with self._session_file(self._end["session_id"]).open("a") as file:
+            file.write(json.dumps({"remembered": text}) + "\n")
+
+    def recall(self, path: str) -> None:
+        """What the session's file holds, into a file of the workspace."""
+        Path(path).write_text(self._session_file(self._end["session_id"]).read_text())
+
+    def refuse_session(self, _: bool) -> None:
+        if self._resumed is not None:
+            self._finish(1, outcome="failed", error=f"there is no session {self._resumed}", session_unknown=True)
+
+    def _session_file(self, session_id: str) -> Path:
+        return self._folder / f"session-{session_id}.jsonl"
 
     def result(self, text: str) -> None:
         self._end["result"] = text
@@ -163,9 +194,10 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
     sys.exit(TERMINATED_EXIT_CODE)  # through `finally`: the interval logs get their end
 
 
-def main(script_file: str, attempt_number: str) -> None:
+def main(script_file: str, attempt_number: str, session_id: str | None = None) -> None:
     signal.signal(signal.SIGTERM, _terminate)
-    ScriptedRun(int(attempt_number)).run(json.loads(Path(script_file).read_text()))
+    script = Path(script_file)
+    ScriptedRun(int(attempt_number), script.parent, session_id).run(json.loads(script.read_text()))
 
 
 if __name__ == "__main__":

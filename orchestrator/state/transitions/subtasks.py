@@ -280,6 +280,9 @@ _END_ATTEMPTS = text(
     ), answered AS (
         DELETE FROM outbox o USING attempt a
         WHERE o.job_id = :job_id AND o.subtask_id = a.subtask_id AND a.said->>'status' <> 'pending'
+    ), done_with AS (
+        DELETE FROM checkpoints c USING attempt a
+        WHERE c.job_id = :job_id AND c.subtask_id = a.subtask_id AND a.said->>'status' <> 'pending'
     ), paid AS (
         UPDATE jobs j
         SET spent_usd = j.spent_usd + cost.usd, dearest_attempt_usd = greatest(j.dearest_attempt_usd, cost.dearest)
@@ -357,6 +360,8 @@ def end_pending(
                 RETURNING subtask_id
             ), dead AS (
                 DELETE FROM outbox WHERE job_id = :job_id AND subtask_id IN (SELECT subtask_id FROM ended)
+            ), done_with AS (
+                DELETE FROM checkpoints WHERE job_id = :job_id AND subtask_id IN (SELECT subtask_id FROM ended)
             )
             SELECT subtask_id FROM ended ORDER BY subtask_id
             """
