@@ -39,8 +39,8 @@ def keep_for_the_next(attempt: Attempt, end: AttemptEnd) -> None:
             checkpoints.save(attempt.runner.fleet.engine, attempt.claim, checkpoint)
         elif attempt.resumed is not None or attempt.session_refused or end.session_id is not None:
             checkpoints.forget(attempt.runner.fleet.engine, attempt.claim)
-    except DatabaseUnavailable as error:
-        log.info("A session is not kept: %s", error.message, extra={"event": "session.not_kept"})
+    except (DatabaseUnavailable, OSError) as error:
+        log.info("A session is not kept: %s", error, extra={"event": "session.not_kept"})
 
 
 def _at_end(attempt: Attempt, end: AttemptEnd) -> Checkpoint | None:

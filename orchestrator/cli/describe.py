@@ -162,6 +162,8 @@ def _subtask_event(job: JobView, event: EventView, error: str) -> str | None:
         case "attempt.started":
             again = f", attempt {event.attempt}" if (event.attempt or 1) > 1 else ""
             return f"{_name(job, event.subtask_id)} starts on {event.data.get('worker')}{again}"
+        case "attempt.resumed":
+            return f"{_name(job, event.subtask_id)} goes on where attempt {event.data.get('resumed_from')} was cut off"
         case "attempt.finished":
             return _attempt_end(job, event, error)
         case "subtask.failed_at_merge":

@@ -207,7 +207,7 @@ def _attempts(history: JobHistory) -> Iterator[str]:
     rows = [
         [
             f'<a href="#subtask-{attempt.subtask_id}">{attempt.subtask_id}</a>',
-            str(attempt.number),
+            str(attempt.number) + (f" ← {attempt.resumed_from}" if attempt.resumed_from else ""),
             _text(attempt.worker),
             _text(attempt.agent),
             _utc(attempt.started_at),

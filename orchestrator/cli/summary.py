@@ -15,7 +15,7 @@ from orchestrator.cli.render import STYLES, counted, print_table, shortened
 from orchestrator.ledger import BUDGET_EXCEEDED, in_words
 from orchestrator.outcomes import Outcome
 from orchestrator.redaction import redact_url
-from orchestrator.state.views import GroupView, JobView, SubtaskView
+from orchestrator.state.views import AttemptView, GroupView, JobView, SubtaskView
 from orchestrator.text import duration, in_one_line, plural
 
 FAILURES_SHOWN: Final = 10
@@ -159,5 +159,10 @@ def _row(job: JobView, group: GroupView, subtask: SubtaskView) -> tuple[Any, ...
         duration(attempt.duration_seconds) if attempt else "–",
         len(attempt.files_changed) if attempt and finished else "",
         *([in_words(subtask.spent)] if job.spent else []),
-        waits_for(job, group, subtask) or _ending(job, subtask),
+        ", ".join(filter(None, (waits_for(job, group, subtask) or _ending(job, subtask), _resumed(attempt)))),
     )
+
+
+def _resumed(attempt: AttemptView | None) -> str:
+    """Whose session its newest attempt goes on with."""
+    return f"resumed #{attempt.resumed_from}" if attempt is not None and attempt.resumed_from is not None else ""

@@ -54,12 +54,12 @@ def build_prompt(
 
 
 _CUT_OFF: Final = {
-    Outcome.TIMEOUT: "it reached its time limit",
-    Outcome.IDLE_TIMEOUT: "nothing was heard of it for too long",
+    Outcome.TIMEOUT: "your time was up",
+    Outcome.IDLE_TIMEOUT: "nothing was heard of you for too long",
     Outcome.RATE_LIMITED: "the model's provider asked for a pause",
     Outcome.PROVIDER_UNAVAILABLE: "the model's provider did not answer",
-    Outcome.WORKER_LOST: "the machine that it ran on was lost",
-    Outcome.INTERRUPTED: "the machine that it ran on was shut down",
+    Outcome.WORKER_LOST: "the machine that you ran on was lost",
+    Outcome.INTERRUPTED: "the machine that you ran on was shut down",
 }
 
 
@@ -73,10 +73,10 @@ def build_prompt_to_go_on(*, subtask: ResolvedSubtask, cut_off_by: Outcome, feed
         "changes may be missing: look what is there, then finish the task. The rules are the same as before.",
     ]
     if feedback and feedback.strip():
-        parts.append(f"## What was noted\n\n{_fenced(shortened(feedback.strip(), MAX_FEEDBACK_BYTES))}")
+        parts.append(f"## What was noted\n\n{fenced(shortened(feedback.strip(), MAX_FEEDBACK_BYTES))}")
     if subtask.check is not None:
         parts.append(
-            f"When you have ended, this command is run in your folder and must succeed:\n\n{_fenced(subtask.check)}"
+            f"When you have ended, this command is run in your folder and must succeed:\n\n{fenced(subtask.check)}"
         )
     return "\n\n".join(parts) + "\n"
 

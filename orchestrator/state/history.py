@@ -23,6 +23,7 @@ class AttemptRecord:
     id: int
     subtask_id: int
     number: int
+    resumed_from: int | None
     worker: str
     agent: str
     status: str

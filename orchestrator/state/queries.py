@@ -264,6 +264,7 @@ _ATTEMPT_COLUMNS: Final = (
     "id",
     "number",
     "status",
+    "resumed_from",
     "worker",
     "started_at",
     "finished_at",

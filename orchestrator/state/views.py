@@ -41,6 +41,8 @@ class AttemptView:
     id: int
     number: int
     status: str
+    resumed_from: int | None
+    """The number of the attempt whose session and work it goes on with."""
     worker: str
     started_at: datetime
     finished_at: datetime | None

@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
+from orchestrator.outcomes import RESUMED_AFTER, Outcome
 from orchestrator.plan.model import ResolvedSubtask
-from orchestrator.plan.prompt import MAX_FEEDBACK_BYTES, DependencyResult, build_prompt, shortened
+from orchestrator.plan.prompt import (
+    MAX_FEEDBACK_BYTES,
+    DependencyResult,
+    build_prompt,
+    build_prompt_to_go_on,
+    shortened,
+)
 from tests.support.plans import plan, subtask, valid
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -48,6 +55,20 @@ def test_the_whole_prompt_of_a_testing_subtask_in_an_empty_folder() -> None:
         job_title="Numbers", goal="", subtask=one, siblings=[], dependencies=[], feedback=None, has_repository=False
     )
     assert text == (GOLDEN / "prompt_testing_in_empty_folder.md").read_text()
+
+
+def test_the_whole_prompt_of_a_session_that_is_gone_on_with() -> None:
+    feedback = "The last attempt ended as timeout: ended after 600 s, its time limit."
+    text = build_prompt_to_go_on(subtask=PRODUCT, cut_off_by=Outcome.TIMEOUT, feedback=feedback)
+    assert text == (GOLDEN / "prompt_to_go_on.md").read_text()
+
+
+@pytest.mark.parametrize("outcome", sorted(RESUMED_AFTER))
+def test_a_session_is_told_why_it_was_cut_off(outcome: Outcome) -> None:
+    text = build_prompt_to_go_on(subtask=ORDER, cut_off_by=outcome, feedback=None)
+    assert "You were cut off in the midst of it: " in text
+    assert "noted" not in text
+    assert "command is run" not in text
 
 
 def test_the_subtask_is_not_its_own_sibling() -> None:

@@ -35,6 +35,7 @@ from workers.agents.provider import outcome_of_status, outcome_of_words
 
 _MODES: Final = {"read-only": "plan", "edit": "auto_edit", "full": "yolo"}
 _TURN_LIMIT_EXIT_CODE: Final = 53
+_NO_SESSION_EXIT_CODE: Final = 42
 _RETRYING: Final = re.compile(
     r"Attempt (?P<number>\d+) failed(?: with status (?P<status>\d{3}))?.*Retrying", re.IGNORECASE
 )
@@ -52,6 +53,8 @@ class GeminiAgent(JsonLinesAgent[GeminiConfig]):
     program = "gemini"
     oldest_version = (0, 60)
     capabilities = Capabilities(resume=True, turn_limit=True, tokens=Counted.PER_RUN)
+    # Its folder has the name of the workspace's last part, which is that of every workspace.
+    session_files = ("gemini/.gemini/tmp/*/chats/session-*-{session_id:.8}.jsonl",)
     environment = ("GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL")
 
     providers = (Provider("gemini", ("GEMINI_API_KEY",), "GOOGLE_GEMINI_BASE_URL"),)
@@ -119,6 +122,7 @@ class GeminiAgent(JsonLinesAgent[GeminiConfig]):
         if result.get("status") == "success":
             words = f"The agent reported success, but ended with {ending_in_words(ending)}."
             return AgentEnd(Outcome.FAILED, error=words, **about)
+        about["session_unknown"] = ending.exit_code == _NO_SESSION_EXIT_CODE
         words = told or failure_in_words(ending, "without a result line" if not result else "")
         # What its provider said stands in its last lines only, where it came to no result.
         return AgentEnd(outcome_of_words(words), error=words, **about)

@@ -46,7 +46,8 @@ class OpencodeAgent(JsonLinesAgent[ProgramConfig]):
     config_model = ProgramConfig
     program = "opencode"
     oldest_version = (1, 18)
-    capabilities = Capabilities(resume=True, tokens=Counted.PER_RUN, cost=Counted.PER_RUN)
+    capabilities = Capabilities(tokens=Counted.PER_RUN, cost=Counted.PER_RUN)
+    # No `session_files`: on a copy of its database it hangs.
     environment = (
         *("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL", "GEMINI_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY"),
         *("OPENROUTER_API_KEY", "OPENCODE_API_KEY"),
@@ -64,9 +65,8 @@ class OpencodeAgent(JsonLinesAgent[ProgramConfig]):
     def launch(self, request: AgentRequest) -> Launch:
         config = self.config(request)
         argv = [self.command(request), "run", "--format", "json"]
-        for flag, value in (("--model", config.model), ("--session", request.session_id)):
-            if value is not None:
-                argv += [flag, value]
+        if config.model is not None:
+            argv += ["--model", config.model]
         state = request.state_dir / "opencode"
         env = {f"XDG_{kind}_HOME": str(state / kind.lower()) for kind in ("DATA", "CONFIG", "STATE", "CACHE")}
         env |= {

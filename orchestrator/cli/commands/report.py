@@ -79,7 +79,9 @@ def _print_attempts(to: Console, history: JobHistory) -> None:
         (
             f"+{duration((attempt.started_at - history.origin).total_seconds())}",
             attempt.worker,
-            f"#{attempt.subtask_id}" + (f" attempt {attempt.number}" if attempt.number > 1 else ""),
+            f"#{attempt.subtask_id}"
+            + (f" attempt {attempt.number}" if attempt.number > 1 else "")
+            + (f", resumed #{attempt.resumed_from}" if attempt.resumed_from else ""),
             attempt.status,
             duration(((attempt.finished_at or history.job.now) - attempt.started_at).total_seconds()),
             duration(attempt.agent_duration_seconds),
