@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import queue, recovery, repository, size
+from benchmarks import adapters, queue, recovery, repository, size
 from benchmarks.stage import Result
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -31,12 +31,13 @@ MEASUREMENTS: dict[str, Sequence[Callable[[], list[Result]]]] = {
         recovery.reconciler_at_rest,
         recovery.price_of_recovery,
     ],
+    "i": [adapters.overhead],
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("which", nargs="*", metavar="a…h", help="the measurements to make; all of them by default")
+    parser.add_argument("which", nargs="*", metavar="a…i", help="the measurements to make; all of them by default")
     parser.add_argument("--write", action="store_true", help=f"put the results into {PAGE.name}")
     said = parser.parse_args()
     unknown = sorted(set(said.which) - set(MEASUREMENTS))
