@@ -52,7 +52,7 @@ def hear_job(planning: Planning, job: JobResult) -> None:
             context={"job_id": job.job_id, "status": job.status, "outcome": subtask.outcome},
             recovery=f"See why: `orchestrator logs {job.job_id}`.",
         )
-    planning.hear(subtask.result, job_id=job.job_id, cost_usd=subtask.cost_usd)
+    planning.hear(subtask.result, job_id=job.job_id, spent=subtask.spent)
     if planning.proposal is None and planning.rejected is not None:
         log.warning(
             "The answer of job %s is no plan, and is asked for again: %s",

@@ -17,7 +17,44 @@ from orchestrator.state.views import JobView
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from orchestrator.access.connect import Joined
+    from orchestrator.git import RepositoryAtSubmission
+    from orchestrator.plan.model import ValidatedPlan
+
 EXIT_CODES: Final = {"completed": 0, "failed": 1, "cancelled": 130}
+
+
+def attend_own_job(
+    joined: Joined,
+    plan: ValidatedPlan,
+    repository: RepositoryAtSubmission | None,
+    interrupts: Interrupts,
+    *,
+    as_json: bool,
+    no_progress: bool,
+    on_stderr: bool = False,
+) -> JobView:
+    """Submit a plan and stay with its job, which an interruption cancels. Options and the rest: see `attend`."""
+    from orchestrator.dispatch.steering import cancel_job
+    from orchestrator.dispatch.submission import submit
+
+    fleet = joined.fleet
+    submitted = submit(fleet, plan, repository=repository)
+    for note in submitted.notes:
+        say(note)
+    if as_json:
+        print_json({"type": "submitted", "job_id": submitted.job_id, "created": True}, one_line=True)
+    return attend(
+        fleet.engine,
+        submitted.job_id,
+        as_json=as_json,
+        no_progress=no_progress,
+        grace_seconds=fleet.settings.unreachable_grace_seconds,
+        interrupts=interrupts,
+        cancel=lambda: cancel_job(fleet, submitted.job_id),
+        check=joined.check,
+        on_stderr=on_stderr,
+    )
 
 
 def attend(

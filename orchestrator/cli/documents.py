@@ -46,7 +46,7 @@ def job(view: JobView) -> dict[str, Any]:
         "max_parallel_agents": view.max_parallel_agents,
         "deadline_at": instant(view.deadline_at),
         "max_cost_usd": view.max_cost_usd,
-        "spent": _spending(view.spent),
+        "spent": spending(view.spent),
         "paused_at": instant(view.paused_at),
         "cancel_requested_at": instant(view.cancel_requested_at),
         "created_at": instant(view.created_at),
@@ -94,7 +94,7 @@ def _group(view: JobView, group: GroupView) -> dict[str, Any]:
         "finished_at": instant(group.finished_at),
         "wall_seconds": seconds(group.wall_seconds),
         "speedup_factor": seconds(group.speedup_factor),
-        "spent": _spending(group.spent),
+        "spent": spending(group.spent),
         "runs": [_group_run(run) for run in group.runs],
         "subtasks": [_subtask(view, group, subtask) for subtask in group.subtasks],
     }
@@ -135,7 +135,7 @@ def _subtask(view: JobView, group: GroupView, subtask: SubtaskView) -> dict[str,
         "agent_duration_seconds": seconds(attempt.agent_duration_seconds) if attempt else None,
         "exit_code": attempt.exit_code if attempt else None,
         "files_changed": list(attempt.files_changed) if attempt else [],
-        "spent": _spending(subtask.spent),
+        "spent": spending(subtask.spent),
         "commit": subtask.commit,
         "merged_at": instant(subtask.merged_at),
         "not_before": instant(subtask.not_before),
@@ -166,7 +166,7 @@ def _totals(sums: Totals) -> dict[str, Any]:
         "agent_seconds": seconds(sums.agent_seconds),
         "completed_agent_seconds": seconds(sums.completed_agent_seconds),
         "speedup_factor": seconds(sums.speedup_factor),
-        **_spending(sums.spent),
+        **spending(sums.spent),
     }
 
 
@@ -197,7 +197,7 @@ def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
     }
 
 
-def _spending(spent: Spending) -> dict[str, Any]:
+def spending(spent: Spending) -> dict[str, Any]:
     return {
         "usage": dict(spent.usage),
         "tokens": spent.tokens,

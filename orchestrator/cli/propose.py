@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import BadInput
+from orchestrator.ledger import in_words
 from orchestrator.text import first_line, plural
 
 if TYPE_CHECKING:
@@ -70,44 +70,42 @@ def ask(joined: Joined, planning: Planning, place: Place, *, as_json: bool, no_p
     """One job a question, until there is a plan; the plan is made for the commit that was found first. Returns the exit
     code: another than 0 where a job was cancelled or failed, and there is no plan. Raises `ProposalError`."""
     from orchestrator.access.proposing import hear_job
-    from orchestrator.cli.attend import attend, tell_end
+    from orchestrator.cli.attend import attend_own_job, tell_end
     from orchestrator.cli.interrupts import Interrupts
-    from orchestrator.cli.render import print_json, say
-    from orchestrator.dispatch.steering import cancel_job
-    from orchestrator.dispatch.submission import submit
+    from orchestrator.cli.render import say
     from orchestrator.state.results import job_result
 
-    fleet = joined.fleet
+    repository = place.repository
     with Interrupts() as interrupts:
         while planning.proposal is None:
-            submitted = submit(fleet, planning.next_job(), repository=place.repository)
-            for note in submitted.notes if planning.questions == 1 else ():
-                say(note)
-            if as_json:
-                print_json({"type": "submitted", "job_id": submitted.job_id, "created": True}, one_line=True)
-            ended = attend(
-                fleet.engine,
-                submitted.job_id,
+            ended = attend_own_job(
+                joined,
+                planning.next_job(),
+                repository,
+                interrupts,
                 as_json=as_json,
                 no_progress=no_progress,
-                grace_seconds=fleet.settings.unreachable_grace_seconds,
-                interrupts=interrupts,
-                cancel=partial(cancel_job, fleet, submitted.job_id),
-                check=joined.check,
                 on_stderr=on_stderr,
             )
+            repository = without_notes(repository)
             if ended.status != "completed":
                 return tell_end(ended, as_json=as_json)
-            with fleet.engine.connect() as connection:
-                hear_job(planning, job_result(connection, submitted.job_id))
+            with joined.fleet.engine.connect() as connection:
+                hear_job(planning, job_result(connection, ended.id))
             if planning.proposal is None and planning.rejected is not None:
                 faults = planning.rejected.faults
                 say(f"The answer has {plural(len(faults), 'fault')}, and is asked for again: {faults[0].message}")
     return 0
 
 
+def without_notes(repository: RepositoryAtSubmission | None) -> RepositoryAtSubmission | None:
+    """What was found of it, for a further job: what the user should know of it was said at the first."""
+    return None if repository is None else replace(repository, notes=())
+
+
 def tell(planning: Planning, output: Path, *, as_json: bool) -> None:
     """Write the plan's file and show what is in it."""
+    from orchestrator.cli.documents import spending
     from orchestrator.cli.files import write_text
     from orchestrator.cli.plan_view import plan_document, print_plan
     from orchestrator.cli.render import print_json, say
@@ -129,7 +127,7 @@ def tell(planning: Planning, output: Path, *, as_json: bool) -> None:
             "type": "proposal",
             "file": str(output),
             "job_ids": list(proposal.job_ids),
-            "cost_usd": proposal.cost_usd,
+            "spent": spending(proposal.spent),
             "notes": list(proposal.notes),
             "plan": plan_document(proposal.plan),
         }
@@ -142,7 +140,7 @@ def tell(planning: Planning, output: Path, *, as_json: bool) -> None:
 def _head(planning: Planning, proposal: Proposal) -> list[str]:
     agent = planning.terms.agent
     who = f"{agent.name} ({agent.config['model']})" if "model" in agent.config else agent.name
-    cost = "" if proposal.cost_usd is None else f", for ${proposal.cost_usd:.2f}"
+    cost = f", for {in_words(proposal.spent)}" if proposal.spent else ""
     answers = "" if planning.questions == 1 else f", asked {planning.questions} times"
     return [
         f"A plan for: {first_line(planning.terms.goal)[:200]}",

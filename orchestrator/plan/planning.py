@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from orchestrator.agent_names import AgentEntry, check_agent, check_permissions, require_agent
 from orchestrator.errors import ConfigurationError, ProposalError
+from orchestrator.ledger import NOTHING_TOLD, Spending, total
 from orchestrator.plan.model import AgentSpec, ValidatedPlan
 from orchestrator.plan.proposal import Proposal, Rejected, Terms, read_proposal
 from orchestrator.plan.proposal_prompt import proposal_prompt
@@ -44,7 +45,7 @@ class Planning:
         self.rejected: Rejected | None = None
         self.questions = 0
         self.job_ids: list[str] = []
-        self._cost_usd: float | None = None
+        self._spent = NOTHING_TOLD
         self._known_agents = known_agents
         self._timeout_seconds = timeout_seconds
 
@@ -75,14 +76,13 @@ class Planning:
             plan |= {"repo": self.terms.repo} | ({"base": self.terms.base} if self.terms.base else {})
         return validate_plan(plan, known_agents=self._known_agents, source="the planning job")
 
-    def hear(self, answer: str | None, *, job_id: str, cost_usd: float | None = None) -> None:
+    def hear(self, answer: str | None, *, job_id: str, spent: Spending = NOTHING_TOLD) -> None:
         """Read what the agent of that job said at its end. Raises `ProposalError` when it was asked often enough."""
         self.job_ids.append(job_id)
-        if cost_usd is not None:
-            self._cost_usd = cost_usd + (self._cost_usd or 0.0)
+        self._spent = total([self._spent, spent])
         heard = read_proposal(answer or "", self.terms, self._known_agents)
         if isinstance(heard, Proposal):
-            self.proposal = replace(heard, job_ids=tuple(self.job_ids), cost_usd=self._cost_usd)
+            self.proposal = replace(heard, job_ids=tuple(self.job_ids), spent=self._spent)
             return
         self.rejected = heard
         if self.questions >= MOST_QUESTIONS:

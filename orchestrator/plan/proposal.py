@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from orchestrator.agent_names import AgentEntry
 from orchestrator.errors import Fault, PlanError
+from orchestrator.ledger import NOTHING_TOLD, Spending
 from orchestrator.plan.advice import overlaps_of
 from orchestrator.plan.answer import find_object
 from orchestrator.plan.faults import Path, field_in_words, one_line
@@ -71,13 +72,13 @@ class Terms:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A plan that keeps every rule, and in sentences what was mended in the answer. `cost_usd` is what the agent reported
-    over all of `job_ids`, the jobs in which it was asked; None where it reports none."""
+    """A plan that keeps every rule, and in sentences what was mended in the answer. `spent` is the sum over `job_ids`, the
+    jobs in which the agent was asked."""
 
     plan: ValidatedPlan
     notes: tuple[str, ...] = ()
     job_ids: tuple[str, ...] = ()
-    cost_usd: float | None = None
+    spent: Spending = NOTHING_TOLD
 
 
 @dataclass(frozen=True)

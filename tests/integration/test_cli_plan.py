@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -68,7 +69,7 @@ def test_a_good_answer_becomes_a_file_that_says_the_same_and_can_be_run(
     assert "orchestrator run plan.yaml" in said
     text = (terminal.folder / "plan.yaml").read_text()
     assert text.startswith(f"# A plan for: {GOAL}\n# Proposed by planner on ")
-    assert "for $0.25" in text
+    assert "for $0.25 · 10 tokens (job " in text
     assert "repo: .\n" in text
     shown = json.loads(terminal.run("validate", "plan.yaml", "--json"))
     assert [[one["subtask_id"] for one in group["subtasks"]] for group in shown["groups"]] == [[1, 2], [3]]
@@ -88,17 +89,16 @@ def test_two_answers_with_faults_are_followed_by_questions_that_name_them(
     said = terminal.run("plan", GOAL, "--agent", "planner", "--json")
     lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     jobs = [line["job_id"] for line in lines if line["type"] == "submitted"]
-    assert lines[-1] == {
-        "format": 1,
-        "type": "proposal",
-        "file": "plan.yaml",
-        "job_ids": jobs,
-        "cost_usd": 0.75,
-        "notes": [],
-        "plan": lines[-1]["plan"],
-    }
+    proposal = lines[-1]
+    assert (proposal["type"], proposal["file"], proposal["job_ids"], proposal["notes"]) == (
+        "proposal",
+        "plan.yaml",
+        jobs,
+        [],
+    )
+    assert (proposal["spent"]["cost_usd"], proposal["spent"]["tokens"]) == (0.75, 30)
     assert len(jobs) == 3
-    assert lines[-1]["plan"]["title"] == "Three parts"
+    assert proposal["plan"]["title"] == "Three parts"
     first, second, third = planner.prompts()
     assert "refused" not in first.split("## The form")[0].split("are refused.")[0]
     assert "The answer's JSON breaks off before its end." in second
@@ -131,6 +131,34 @@ def test_run_goes_on_to_the_merged_branch_with_testing_apart(terminal: Terminal,
     [branch] = [name for name in branches(terminal) if name != "main"]
     files = git(terminal.folder, "ls-tree", "--name-only", branch).split()
     assert files == ["1.txt", "2.txt", "3.txt", "README"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "code", "said"),
+    [
+        (b"y\n", 0, ": completed · 3 of 3"),
+        (b"\n", 0, "Not run. To run it: orchestrator run"),
+        (b"\x03", 130, "Not run."),
+    ],
+    ids=["yes", "no", "ctrl-c"],
+)
+def test_on_a_terminal_run_asks_first(
+    terminal: Terminal, planner: PlannerFolder, keys: bytes, code: int, said: str
+) -> None:
+    planner.answers(GOOD)
+    keyboard, stdin = os.openpty()
+    try:
+        process = terminal.start("plan", GOAL, "--agent", "planner", "--run", stdin=stdin)
+        terminal.read_until(process, "The plan is in plan.yaml.")
+        if keys == b"\x03":  # the terminal is not the program's own, so that it turns no key into a signal
+            process.send_signal(signal.SIGINT)
+        else:
+            os.write(keyboard, keys)
+        assert said in terminal.end_of(process, code=code)
+    finally:
+        os.close(keyboard)
+        os.close(stdin)
+    assert (len(branches(terminal)) == 2) == (keys == b"y\n")
 
 
 def test_stdout_gets_the_plan_and_nothing_else(terminal: Terminal, planner: PlannerFolder) -> None:

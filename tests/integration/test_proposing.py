@@ -72,7 +72,7 @@ def test_a_client_is_given_a_plan_and_submits_it(fleet: TestFleet, planner: Plan
             return proposal, await client.wait(await client.submit(proposal.plan.plan))
 
     proposal, result = asyncio.run(story())
-    assert (len(proposal.job_ids), proposal.cost_usd, proposal.plan.plan.max_parallel_agents) == (2, 0.5, 3)
+    assert (len(proposal.job_ids), proposal.spent.cost_usd, proposal.plan.plan.max_parallel_agents) == (2, 0.5, 3)
     assert [group.check for group in proposal.plan.groups] == ["test -f 1.txt"] * 2
     assert result.status == "completed"
     assert git(repository, "ls-tree", "--name-only", result.branch).split() == ["1.txt", "2.txt", "3.txt", "README"]

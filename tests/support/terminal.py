@@ -18,13 +18,13 @@ class Terminal:
         self._environment = dict(environment or {})
         self._started: list[subprocess.Popen[str]] = []
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
         process = subprocess.Popen(
             [sys.executable, "-m", "orchestrator", *words],
             cwd=self.folder,
             env={**inherited, "ORCHESTRATOR_STATE_DIR": str(self._state_dir), **self._environment},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.agent_names import AgentEntry, known_agents
 from orchestrator.errors import ConfigurationError, ProposalError
+from orchestrator.ledger import Spending
 from orchestrator.plan.model import AgentSpec, Plan, SubTask
 from orchestrator.plan.planning import MOST_QUESTIONS, Planning
 from orchestrator.plan.proposal import OF_A_SUBTASK, OF_THE_PLAN, Proposal, Rejected, Terms, read_proposal
@@ -200,7 +201,7 @@ def test_a_planning_asks_again_with_the_faults_until_it_has_asked_often_enough()
     planning = Planning(TERMS, KNOWN)
     for question in range(1, MOST_QUESTIONS):
         planning.next_job()
-        planning.hear("nothing to do", job_id=f"job-{question}", cost_usd=0.5)
+        planning.hear("nothing to do", job_id=f"job-{question}")
         assert planning.proposal is None
     asked = planning.next_job().plan
     assert "holds no JSON object" in asked.subtasks[0].description
@@ -222,10 +223,11 @@ def test_the_job_that_asks_may_only_read_and_need_not_change_anything() -> None:
 
 def test_costs_are_those_of_all_answers() -> None:
     planning = Planning(TERMS, KNOWN)
-    planning.hear("no", job_id="a", cost_usd=0.25)
-    planning.hear(proposed(part(1)), job_id="b", cost_usd=0.5)
+    planning.hear("no", job_id="a", spent=Spending({"input_tokens": 3}, 0.25))
+    planning.hear(proposed(part(1)), job_id="b", spent=Spending({"input_tokens": 4}, 0.5, estimated=True))
     assert planning.proposal is not None
-    assert (planning.proposal.job_ids, planning.proposal.cost_usd) == (("a", "b"), 0.75)
+    assert planning.proposal.job_ids == ("a", "b")
+    assert planning.proposal.spent == Spending({"input_tokens": 7}, 0.75, estimated=True)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def plan(
     from orchestrator.agent_choice import require_program
     from orchestrator.agent_names import known_agents
     from orchestrator.cli.commands.run import submit_and_attend
-    from orchestrator.cli.propose import ask, goal_in_words, tell, where_to_look
+    from orchestrator.cli.propose import ask, goal_in_words, tell, where_to_look, without_notes
     from orchestrator.cli.render import say
     from orchestrator.plan.model import AgentSpec
     from orchestrator.plan.planning import Planning
@@ -79,7 +79,8 @@ def plan(
         tell(planning, output, as_json=as_json)
         if run and (yes or _confirmed(planning, output)):
             proposed = planning.proposal.plan
-            code = submit_and_attend(joined, proposed, place.repository, as_json=as_json, no_progress=no_progress)
+            repository = without_notes(place.repository)
+            code = submit_and_attend(joined, proposed, repository, as_json=as_json, no_progress=no_progress)
     raise typer.Exit(code)
 
 
@@ -113,7 +114,12 @@ def _confirmed(planning: Planning, output: Path) -> bool:
 
     assert planning.proposal is not None, "there is a plan to be confirmed"
     total = sum(len(group.subtasks) for group in planning.proposal.plan.groups)
-    if typer.confirm(f"Run it, with {plural(total, 'agent')} and the checks above?", default=False, err=True):
-        return True
-    say(f"Not run. To run it: orchestrator run {output}")
+    not_run = f"Not run. To run it: orchestrator run {output}"
+    try:
+        if typer.confirm(f"Run it, with {plural(total, 'agent')} and the checks above?", default=False, err=True):
+            return True
+    except typer.Abort:  # Ctrl-C at the question
+        say(f"\n{not_run}")
+        raise typer.Exit(130) from None
+    say(not_run)
     return False

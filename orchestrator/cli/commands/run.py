@@ -61,29 +61,11 @@ def submit_and_attend(
     no_progress: bool,
 ) -> int:
     """Submit a plan and stay with its job; an interruption cancels it. Returns the exit code."""
-    from orchestrator.cli.attend import attend, tell_end
+    from orchestrator.cli.attend import attend_own_job, tell_end
     from orchestrator.cli.interrupts import Interrupts
-    from orchestrator.cli.render import print_json, say
-    from orchestrator.dispatch.steering import cancel_job
-    from orchestrator.dispatch.submission import submit
 
     # Interruptions are only noted from here on: one that came in the midst of the submission would leave a job that
     # runs and is watched by nobody.
-    fleet = joined.fleet
     with Interrupts() as interrupts:
-        submitted = submit(fleet, plan, repository=repository)
-        for note in submitted.notes:
-            say(note)
-        if as_json:
-            print_json({"type": "submitted", "job_id": submitted.job_id, "created": True}, one_line=True)
-        ended = attend(
-            fleet.engine,
-            submitted.job_id,
-            as_json=as_json,
-            no_progress=no_progress,
-            grace_seconds=fleet.settings.unreachable_grace_seconds,
-            interrupts=interrupts,
-            cancel=lambda: cancel_job(fleet, submitted.job_id),
-            check=joined.check,
-        )
+        ended = attend_own_job(joined, plan, repository, interrupts, as_json=as_json, no_progress=no_progress)
     return tell_end(ended, as_json=as_json)

@@ -40,20 +40,6 @@ def table(request: pytest.FixtureRequest) -> Iterator[Table]:
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[ModelServer]:
-    server = ModelServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Services]:
-    both = Services()
-    yield both
-    both.close()
-
-
-@pytest.fixture(scope="module")
 def fleet(servers: Services, model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestFleet]:
     """One worker whose provider is the model, and one whose provider is not there; the plan's `requires` chooses."""
     folder = tmp_path_factory.mktemp("agents")

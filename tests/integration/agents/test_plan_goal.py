@@ -28,22 +28,14 @@ ANSWER: dict[str, Any] = {"title": "Twenty parts", "subtasks": [*PARTS, subtask(
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[ModelServer]:
-    server = ModelServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def fleet(model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestFleet]:
-    servers, folder = Services(), tmp_path_factory.mktemp("agents")
+def fleet(servers: Services, model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestFleet]:
+    folder = tmp_path_factory.mktemp("agents")
     one = open_fleet(servers.postgres.new_database(), servers.redis.url, folder, lease_seconds=10.0)
     one.base_environment = worker_environment(model.url, folder / "home")
     one.start_dispatcher()
     one.start_worker()
     yield one
     one.close()
-    servers.close()
 
 
 @pytest.mark.parametrize("program", [CLAUDE, CODEX], ids=lambda program: program.program)
