@@ -19,7 +19,7 @@ from orchestrator.agent_names import AgentEntry, check_agent, check_permissions,
 from orchestrator.errors import ConfigurationError, ProposalError
 from orchestrator.ledger import NOTHING_TOLD, Spending, total
 from orchestrator.plan.model import AgentSpec, ValidatedPlan
-from orchestrator.plan.proposal import Proposal, Rejected, Terms, read_proposal
+from orchestrator.plan.proposal import Proposal, Rejected, Terms, check_terms, read_proposal
 from orchestrator.plan.proposal_prompt import proposal_prompt
 from orchestrator.plan.validate import validate_plan
 from orchestrator.task_words import LONGEST_TITLE, task_words
@@ -33,13 +33,15 @@ MAX_RETRIES: Final = 1
 class Planning:
     """One plan being asked for. `proposal` is set once there is one, `rejected` is the newest answer that was none.
 
-    Raises `ConfigurationError` for an agent that is unknown, wrongly configured, or can't be kept from changing files.
+    Raises `ConfigurationError` for an agent that is unknown, wrongly configured, or can't be kept from changing files, and
+    `PlanError` for other terms that no plan could have.
     """
 
     def __init__(
         self, terms: Terms, known_agents: Mapping[str, AgentEntry], *, timeout_seconds: float = TIMEOUT_SECONDS
     ) -> None:
         require_planner(terms.agent, known_agents)
+        check_terms(terms, known_agents)
         self.terms = terms
         self.proposal: Proposal | None = None
         self.rejected: Rejected | None = None

@@ -107,6 +107,14 @@ def _described(properties: Mapping[str, Any], keys: Sequence[str]) -> dict[str, 
     return {key: {word: value for word, value in properties[key].items() if word != "default"} for key in keys}
 
 
+def check_terms(terms: Terms, known_agents: Mapping[str, AgentEntry]) -> None:
+    """Raise `PlanError` for terms that no plan could have: else the agent would be told of faults that are not its own."""
+    any_subtask = {"subtask_id": 1, "title": "any"}
+    _validated(
+        {"title": "any", "subtasks": [any_subtask]}, terms, known_agents, source="what the plan is asked for with"
+    )
+
+
 def read_proposal(answer: str, terms: Terms, known_agents: Mapping[str, AgentEntry]) -> Proposal | Rejected:
     """The plan that an agent's last words propose. Never raises for what they are."""
     found = find_object(answer)
@@ -156,7 +164,9 @@ def _only(keys: Sequence[str], words: Mapping[str, Any], path: Path) -> tuple[di
     return {key: value for key, value in words.items() if key in keys}, faults
 
 
-def _validated(proposed: Mapping[str, Any], terms: Terms, known_agents: Mapping[str, AgentEntry]) -> ValidatedPlan:
+def _validated(
+    proposed: Mapping[str, Any], terms: Terms, known_agents: Mapping[str, AgentEntry], *, source: str = SOURCE
+) -> ValidatedPlan:
     decided = {
         "repo": terms.repo,
         "base": terms.base,
@@ -165,7 +175,7 @@ def _validated(proposed: Mapping[str, Any], terms: Terms, known_agents: Mapping[
         "defaults": {"agent": terms.agent.model_dump(mode="json", exclude_defaults=True)},
     }
     words = {**proposed, **{key: value for key, value in decided.items() if value is not None}}
-    return validate_plan(words, known_agents=known_agents, source=SOURCE)
+    return validate_plan(words, known_agents=known_agents, source=source)
 
 
 def _settled(validated: ValidatedPlan, known_agents: Mapping[str, AgentEntry]) -> ValidatedPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.agent_names import AgentEntry, known_agents
-from orchestrator.errors import ConfigurationError, ProposalError
+from orchestrator.errors import ConfigurationError, PlanError, ProposalError
 from orchestrator.ledger import Spending
 from orchestrator.plan.model import AgentSpec, Plan, SubTask
 from orchestrator.plan.planning import MOST_QUESTIONS, Planning
@@ -228,6 +229,12 @@ def test_costs_are_those_of_all_answers() -> None:
     assert planning.proposal is not None
     assert planning.proposal.job_ids == ("a", "b")
     assert planning.proposal.spent == Spending({"input_tokens": 7}, 0.75, estimated=True)
+
+
+@pytest.mark.parametrize("terms", [{"max_parallel_agents": 0}, {"goal": "a\0b"}, {"base": ""}])
+def test_faults_of_whoever_asks_are_not_told_to_the_agent(terms: dict[str, Any]) -> None:
+    with pytest.raises(PlanError, match="what the plan is asked for with has 1 fault"):
+        Planning(replace(TERMS, **terms), KNOWN)
 
 
 @pytest.mark.parametrize(
