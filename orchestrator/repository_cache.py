@@ -21,6 +21,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -52,6 +53,7 @@ class RepositoryCache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._asking = threading.Lock()
         self._seen: dict[tuple[Path, int, int], set[str]] = {}
         """Cache, as its path and its `config`, which is written when it is made → commits found in it; they stay."""
 
@@ -62,13 +64,21 @@ class RepositoryCache:
         `RepositoryError` when it does not have a commit.
         """
         path = self.root / f"{_cache_name(repo)}.git"
-        if (commits and self._seen_in(path).issuperset(commits)) or not _missing(path, commits):
-            self._seen_in(path).update(commits)
-            return path
-        with _locked(path.with_suffix(".lock")):
+        with self._asking:  # whoever begins in the same moment wants the same, and finds it in what was seen
+            if commits and self._seen_in(path).issuperset(commits):
+                return path
+            missing = _missing(path, commits)
+            if not missing:
+                self._seen_in(path).update(commits)
+                return path
+        with ExitStack() as writing:
+            waited = _wait_for(path.with_suffix(".lock"), writing)
             if not path.exists():
                 _clone(repo, path)
-            if missing := _missing(path, commits):  # else whoever held the lock before has brought them
+                waited = True
+            if waited:  # whoever held the lock, or the clone, may have brought them
+                missing = _missing(path, commits)
+            if missing:
                 _fetch(path, repo, missing)
         self._seen_in(path).update(commits)
         return path
@@ -279,6 +289,14 @@ def _put_aside(cache: Path) -> bool:
             cache.rename(cache.with_name(f"{cache.stem}.removing-{secrets.token_hex(4)}"))
     except BlockingIOError:
         return False
+    return True
+
+
+def _wait_for(lock: Path, claims: ExitStack) -> bool:
+    """Take the lock; False: nobody held it."""
+    if _claim_now(lock, claims):
+        return False
+    claims.enter_context(_locked(lock))
     return True
 
 

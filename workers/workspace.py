@@ -14,13 +14,15 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from orchestrator.git import IDENTITY, NETWORK_TIMEOUT_SECONDS, GitResult, run_git
+from orchestrator.commit_object import write_commit
+from orchestrator.git import NETWORK_TIMEOUT_SECONDS, GitResult, run_git
 from orchestrator.push import Refusal, push
 from orchestrator.repository_cache import RepositoryCache, borrow, claimed_folder, sweep_folders
 from orchestrator.state.checkpoints import SavedWork
@@ -149,7 +151,8 @@ class Workspace:
         if parent != self.base_commit and self._git("rev-parse", f"{parent}^{{tree}}").text == tree:
             return parent
         message = f"{' '.join(title.split())}\n\nsubtask {subtask_id} of job {job_id}\n"
-        commit = self._git("commit-tree", tree, "-p", parent, stdin=message.encode(), env=IDENTITY).text
+        seconds = int(time.time())
+        commit = write_commit(self._record / "objects", tree=tree, parents=[parent], message=message, seconds=seconds)
         self._known_changes[commit] = self._changes(tree)
         return commit
 

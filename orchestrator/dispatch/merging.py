@@ -131,6 +131,8 @@ def _merge(fleet: Fleet, claim: MergeClaim, work: GroupWork, stop: StopSignal) -
             ensure_branch(workspace, work.repo, work.branch, work.head)
         push_branch(workspace, work.repo, work.branch, new=result.head, expected=work.head)
         fault_point("after_branch_push_before_record")
+        if result.head != work.head:
+            workspace.lend(result.head, known=[work.head, *(attempt.commit for attempt in work.to_merge)])
         merged = tuple(attempt.subtask_id for attempt in result.merged)
         check = None
         if claim.check_command and (merged or work.merged_before):

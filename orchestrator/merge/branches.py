@@ -15,9 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from orchestrator.commit_object import write_commit
 from orchestrator.errors import GitError, RepositoryError
 from orchestrator.fault_points import fault_point
-from orchestrator.git import IDENTITY, empty_tree, last_line, run_git
+from orchestrator.git import empty_tree, last_line, run_git
 from orchestrator.merge.conflicts import Conflict, MergeReport, read_merge_tree
 from orchestrator.push import Refusal, push
 from orchestrator.redaction import redact_url
@@ -67,6 +68,7 @@ class MergeWorkspace:
 
     def __init__(self, folder: Path, cache: Path, head: str) -> None:
         self._folder = folder
+        self._cache = cache
         self.path = folder / "merge"
         borrow(self.path, objects=[cache / "objects"], commit=head)
         self._shown = empty_tree(head)
@@ -170,13 +172,25 @@ class MergeWorkspace:
             f"Merge subtask {attempt.subtask_id}: {' '.join(attempt.title.split())}\n\n"
             f"{SUBTASK_TRAILER}: {attempt.subtask_id}\nAttempt: {attempt.ref}\n"
         )
-        date = f"@{int(attempt.finished_at.timestamp())} +0000"
-        return run_git(
-            *("commit-tree", tree, "-p", head, "-p", attempt.commit),
-            cwd=self.path,
-            input=message.encode(),
-            env=IDENTITY | {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date},
-        ).text
+        return write_commit(
+            self.path / ".git" / "objects",
+            tree=tree,
+            parents=[head, attempt.commit],
+            message=message,
+            seconds=int(attempt.finished_at.timestamp()),
+        )
+
+    def lend(self, new: str, known: Sequence[str]) -> None:
+        """Give this machine's cache what `new` has beyond the commits that the cache knows, as one whole pack: a worker
+        here then has its base without a fetch. Nothing depends on it: who lacks a commit fetches it."""
+        wanted = "".join(f"{commit}\n" for commit in [new, *(f"^{commit}" for commit in known)])
+        run_git(
+            *("pack-objects", "--quiet", "--revs", "objects/pack/pack"),
+            cwd=self._cache,
+            input=wanted.encode(),
+            env={"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(self.path / ".git" / "objects")},
+            check=False,
+        )
 
     def _show_attributes(self, head: str) -> None:
         """Make the attributes files in the work tree those of `head`; what is the same as before is not read again."""

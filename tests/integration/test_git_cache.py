@@ -8,11 +8,12 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.errors import GitError, RepositoryError
-from orchestrator.git import run_git
+from orchestrator.git import GitResult, run_git
 from orchestrator.repository_cache import RepositoryCache, claimed_folder, sweep_folders
 from tests.support.git_checkout import Repository
 
@@ -99,6 +100,27 @@ def test_many_at_once_make_one_cache(repository: Repository, cache: RepositoryCa
     packs = list((path / "objects" / "pack").glob("*.pack"))
     assert len(packs) <= 3, "one fetch a round, not one a thread"
     assert run_git("count-objects", cwd=path).text.startswith("0 objects"), "a commit came before its files"
+
+
+def test_what_is_there_is_looked_for_once_and_what_is_missing_too(
+    repository: Repository, cache: RepositoryCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agents of a group begin at the same moment, all of them at the same commit."""
+    cache.path_with(str(repository.path), [repository.head])
+    ran: list[str] = []
+
+    def count(*args: Any, **kwargs: Any) -> GitResult:
+        ran.append(str(args[0]))
+        return run_git(*args, **kwargs)
+
+    monkeypatch.setattr("orchestrator.repository_cache.run_git", count)
+    new_process = RepositoryCache(cache.root)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: new_process.path_with(str(repository.path), [repository.head]), range(8)))
+    assert ran == ["cat-file"]
+    ran.clear()
+    new_process.path_with(str(repository.path), [repository.commit({"new": "1\n"})])
+    assert ran == ["cat-file", "fetch", "pack-refs"]
 
 
 def test_names_of_repositories_never_meet(repository: Repository, cache: RepositoryCache) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.commit_object import write_commit
 from orchestrator.errors import GitError, RepositoryError
-from orchestrator.git import GitResult, attempt_ref, run_git
+from orchestrator.git import IDENTITY, GitResult, attempt_ref, run_git
 from orchestrator.merge import branches
 from orchestrator.merge.branches import (
     AttemptToMerge,
@@ -433,7 +434,7 @@ def test_many_attempts_all_arrive(bench: Bench) -> None:
     assert bench.repository.files(result.head) == {*BASE, *(f"file-{number}" for number in range(1, 21))}
 
 
-def test_each_branch_costs_two_programs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_branch_costs_one_program(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten branches are merged while the next group waits; what can be asked for all of them is asked once."""
     attempts = [bench.attempt(number, {f"new-{number}": "1\n"}) for number in range(1, 11)]
     ran: list[str] = []
@@ -446,7 +447,41 @@ def test_each_branch_costs_two_programs(bench: Bench, monkeypatch: pytest.Monkey
         monkeypatch.setattr(branches, "run_git", count)
         result = merge_attempts(workspace, attempts=attempts, head=bench.repository.head)
     assert [merged.subtask_id for merged in result.merged] == list(range(1, 11))
-    assert ran == ["rev-list", "diff-tree", "diff-tree", *["merge-tree", "commit-tree"] * 10]
+    assert ran == ["rev-list", "diff-tree", "diff-tree", *["merge-tree"] * 10]
+
+
+def test_this_machine_knows_what_was_merged_without_a_fetch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    attempts = [bench.attempt(number, {f"new-{number}": "1\n"}) for number in (1, 2)]
+    base, repo = bench.repository.head, f"file://{bench.repository.path}"
+    with bench.workspace(*attempts) as workspace:
+        head = merge_attempts(workspace, attempts=attempts, head=base).head
+        workspace.lend(head, known=[base, *(attempt.commit for attempt in attempts)])
+    bench.repository.path.rename(tmp_path / "away")
+    cache = Repository(RepositoryCache(bench.cache.root).path_with(repo, [head]))
+    assert cache.files(head) == {*BASE, "new-1", "new-2"}
+    cache.git("fsck", "--strict", head)
+    assert not list(cache.path.glob("objects/??/*")), "it came as one whole pack"
+
+
+@pytest.mark.parametrize("object_format", ["sha1", "sha256"])
+def test_a_commit_of_ours_is_what_git_would_write(tmp_path: Path, object_format: str) -> None:
+    repository = Repository(tmp_path)
+    repository.git("init", "--quiet", f"--object-format={object_format}")
+    first = repository.commit({"a": "1\n"})
+    second = repository.commit({"a": "2\n"})
+    tree, date, message = repository.git("rev-parse", "HEAD^{tree}"), "@1700000000 +0000", "Größe 数\n\nsubtask 1\n"
+    dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
+    by_git = run_git(
+        *("commit-tree", tree, "-p", first, "-p", second), cwd=tmp_path, input=message.encode(), env=IDENTITY | dates
+    ).text
+    name = repository.path / ".git" / "objects" / by_git[:2] / by_git[2:]
+    name.unlink()
+    ours = write_commit(name.parent.parent, tree=tree, parents=[first, second], message=message, seconds=1700000000)
+    assert ours == by_git
+    assert repository.git("fsck", "--strict", ours) == ""
+    assert repository.git("log", "-1", "--format=%B", ours) == message.rstrip("\n")
 
 
 def test_one_attempt_on_top_of_another_brings_both(bench: Bench) -> None:
