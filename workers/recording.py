@@ -58,7 +58,7 @@ class Recorder:
             self.fleet.engine,
             jobs.lock_statement(job_id),
             subtasks.end_statement(job_id, ended),
-            jobs.release_statement(job_id),
+            jobs.release_statement(job_id, has_budget=any(one.has_budget for one in ended)),
         )
         if locked and locked[0]["cancel_requested_at"] is not None:
             with translated(), self.fleet.engine.begin() as connection:
@@ -150,6 +150,7 @@ def _ended(claim: Claim, end: AttemptEnd, retry: Retry | None) -> Ended:
         failure=end.outcome in COUNTED_AGAINST_RETRIES,
         redelivery=end.outcome in FAULTS_OF_THE_FLEET,
         provider_fault=end.outcome in FAULTS_OF_THE_PROVIDER,
+        has_budget=claim.has_budget,
     )
 
 

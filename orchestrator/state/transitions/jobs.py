@@ -192,21 +192,7 @@ def advance_head(connection: Connection, job_id: str, head: str) -> None:
     connection.execute(text("UPDATE jobs SET head_commit = :head WHERE id = :job_id"), {"job_id": job_id, "head": head})
 
 
-_RELEASE = text(
-    """
-    WITH places AS (
-        SELECT max_parallel_agents
-               - (SELECT count(*) FROM subtasks WHERE job_id = :job_id AND released_at IS NOT NULL AND finished_at IS NULL)
-               AS free,
-               CASE WHEN max_cost_usd IS NOT NULL THEN
-                   CAST(max_cost_usd AS numeric) - spent_usd
-                   - (SELECT coalesce(sum(coalesce(CAST(s.max_cost_usd AS numeric), dearest_attempt_usd)), 0) FROM subtasks s
-                      WHERE s.job_id = :job_id AND s.released_at IS NOT NULL AND s.finished_at IS NULL)
-               END AS unreserved,
-               dearest_attempt_usd
-        FROM jobs
-        WHERE id = :job_id AND status = 'running' AND cancel_requested_at IS NULL AND paused_at IS NULL
-    ), waiting AS (
+_WAITING = """
         SELECT subtask_id, estimated_duration_seconds, max_cost_usd FROM subtasks
         WHERE job_id = :job_id AND status = 'pending' AND released_at IS NULL
           AND (not_before IS NULL OR not_before <= clock_timestamp())
@@ -214,18 +200,9 @@ _RELEASE = text(
           AND group_number = (SELECT min(number) FROM groups WHERE job_id = :job_id AND status = 'running')
         ORDER BY estimated_duration_seconds DESC, subtask_id
         LIMIT coalesce((SELECT greatest(least(free, CAST(:most AS integer)), 0) FROM places), 0)
-    ), chosen AS (
-        SELECT subtask_id FROM waiting WHERE (SELECT unreserved FROM places) IS NULL
-        UNION ALL
-        SELECT subtask_id FROM (
-            SELECT w.subtask_id, unreserved, sum(reserve.usd) OVER in_order - reserve.usd AS reserved_before
-            FROM waiting w CROSS JOIN places
-            CROSS JOIN LATERAL (SELECT coalesce(CAST(w.max_cost_usd AS numeric), dearest_attempt_usd) AS usd) reserve
-            WHERE (SELECT unreserved FROM places) IS NOT NULL
-            WINDOW in_order AS (ORDER BY w.estimated_duration_seconds DESC, w.subtask_id)
-        ) affordable
-        WHERE reserved_before < unreserved
-    ), released AS (
+"""
+_RELEASED = """
+    released AS (
         UPDATE subtasks SET released_at = clock_timestamp(), not_before = NULL
         WHERE job_id = :job_id AND subtask_id IN (SELECT subtask_id FROM chosen)
         RETURNING subtask_id, estimated_duration_seconds
@@ -235,7 +212,43 @@ _RELEASE = text(
         RETURNING outbox.id, message, released.subtask_id, estimated_duration_seconds
     )
     SELECT id, message FROM due ORDER BY estimated_duration_seconds DESC, subtask_id
-    """
+"""
+# Both statements are put together of the constants above, and of nothing that anybody wrote.
+_RELEASE = text(
+    f"""
+    WITH places AS (
+        SELECT max_parallel_agents
+               - (SELECT count(*) FROM subtasks WHERE job_id = :job_id AND released_at IS NOT NULL AND finished_at IS NULL)
+               AS free
+        FROM jobs
+        WHERE id = :job_id AND status = 'running' AND cancel_requested_at IS NULL AND paused_at IS NULL
+    ), chosen AS ({_WAITING}),
+    {_RELEASED}
+    """  # noqa: S608
+)
+_RELEASE_WITHIN_BUDGET = text(
+    f"""
+    WITH places AS (
+        SELECT max_parallel_agents - in_flight.number AS free, CAST(max_cost_usd AS numeric) - spent_usd - in_flight.usd AS unreserved,
+               dearest_attempt_usd
+        FROM jobs j CROSS JOIN LATERAL (
+            SELECT count(*) AS number, coalesce(sum(coalesce(CAST(s.max_cost_usd AS numeric), j.dearest_attempt_usd)), 0) AS usd
+            FROM subtasks s WHERE s.job_id = j.id AND s.released_at IS NOT NULL AND s.finished_at IS NULL
+        ) in_flight
+        WHERE id = :job_id AND status = 'running' AND cancel_requested_at IS NULL AND paused_at IS NULL
+    ), waiting AS ({_WAITING}),
+    reserving AS (
+        SELECT subtask_id, estimated_duration_seconds, coalesce(CAST(max_cost_usd AS numeric), dearest_attempt_usd) AS usd
+        FROM waiting CROSS JOIN places
+    ), chosen AS (
+        SELECT subtask_id FROM (
+            SELECT subtask_id, sum(usd) OVER (ORDER BY estimated_duration_seconds DESC, subtask_id) - usd AS before
+            FROM reserving
+        ) in_order
+        WHERE (SELECT unreserved IS NULL OR before < unreserved FROM places)
+    ),
+    {_RELEASED}
+    """  # noqa: S608
 )
 
 
@@ -258,9 +271,13 @@ def release(
     return released([dict(row._mapping) for row in rows])
 
 
-def release_statement(job_id: str, *, account: str | None = None, most: int | None = None) -> Statement:
-    """`release` for a transaction that is sent in one trip; `released` reads its rows."""
-    return _RELEASE, {"job_id": job_id, "account": account, "most": most}
+def release_statement(
+    job_id: str, *, account: str | None = None, most: int | None = None, has_budget: bool = True
+) -> Statement:
+    """`release` for a transaction that is sent in one trip; `released` reads its rows. Without a budget the statement need
+    not look for one."""
+    parameters = {"job_id": job_id, "account": account, "most": most}
+    return _RELEASE_WITHIN_BUDGET if has_budget else _RELEASE, parameters
 
 
 def released(rows: Sequence[Mapping[str, Any]]) -> list[Message]:

@@ -33,6 +33,7 @@ class Claim:
     deadline_monotonic: float | None
     """The job's deadline on this process's monotonic clock, so that it holds while the database is away."""
     retry_enabled: bool
+    has_budget: bool
     subtask_id: int
     title: str
     agent: str
@@ -117,7 +118,7 @@ _CLAIM = text(
     ), free AS (
         SELECT w.subtask_id, w.lease_token, nullif(w.account, '') AS account, run.id AS group_run_id, j.title AS job_title, j.goal, j.repo, g.base_commit,
                extract(epoch FROM j.deadline_at - clock_timestamp()) AS seconds_to_deadline,
-               coalesce((j.plan->>'retry_failed_agents')::boolean, true) AS retry_enabled
+               coalesce((j.plan->>'retry_failed_agents')::boolean, true) AS retry_enabled, j.max_cost_usd IS NOT NULL AS has_budget
         FROM wanted w
         JOIN subtasks s ON s.job_id = :job_id AND s.subtask_id = w.subtask_id
         JOIN jobs j ON j.id = :job_id
@@ -147,7 +148,7 @@ _CLAIM = text(
         WHERE s.job_id = :job_id AND s.subtask_id = f.subtask_id AND s.status = 'pending'
         RETURNING s.job_id, s.subtask_id, s.title, s.agent, s.group_number, s.attempts AS number, s.spec, s.feedback,
                   s.failures, s.redeliveries, s.provider_faults, f.lease_token, f.group_run_id, f.job_title, f.goal, f.repo,
-                  f.base_commit, f.seconds_to_deadline, f.retry_enabled, f.account
+                  f.base_commit, f.seconds_to_deadline, f.retry_enabled, f.has_budget, f.account
     ), attempt AS (
         INSERT INTO attempts (job_id, subtask_id, number, group_run_id, worker, agent, base_commit, started_at,
                               lease_token, lease_expires_at, account)
@@ -166,7 +167,7 @@ _CLAIM = text(
     )
     SELECT c.job_id, c.subtask_id, c.title, c.agent, c.group_number, c.number, c.spec, c.feedback, c.failures,
            c.redeliveries, c.provider_faults, c.lease_token, c.job_title, c.goal, c.repo, c.base_commit,
-           c.seconds_to_deadline, c.retry_enabled, c.account, attempt.id AS attempt_id
+           c.seconds_to_deadline, c.retry_enabled, c.has_budget, c.account, attempt.id AS attempt_id
     FROM claimed c JOIN attempt USING (subtask_id)
     """
 )
@@ -234,10 +235,11 @@ class Ended:
     failure: bool = False
     redelivery: bool = False
     provider_fault: bool = False
+    has_budget: bool = True
+    """Whether its job may have one: its cost is added to what that has spent."""
 
 
-_END_ATTEMPTS = text(
-    """
+_END_ATTEMPTS = """
     WITH ended AS (
         SELECT * FROM unnest(CAST(:subtask_ids AS integer[]), CAST(:tokens AS text[]), CAST(:ends AS jsonb[]))
             AS e(subtask_id, lease_token, said)
@@ -283,14 +285,7 @@ _END_ATTEMPTS = text(
     ), done_with AS (
         DELETE FROM checkpoints c USING attempt a
         WHERE c.job_id = :job_id AND c.subtask_id = a.subtask_id AND a.said->>'status' <> 'pending'
-    ), paid AS (
-        UPDATE jobs j
-        SET spent_usd = j.spent_usd + cost.usd, dearest_attempt_usd = greatest(j.dearest_attempt_usd, cost.dearest)
-        FROM (SELECT sum(CAST(said->>'cost_usd' AS numeric)) AS usd, max(CAST(said->>'cost_usd' AS numeric)) AS dearest
-              FROM attempt WHERE said->>'cost_usd' IS NOT NULL) cost
-        WHERE j.id = :job_id AND j.max_cost_usd IS NOT NULL AND cost.usd IS NOT NULL
-        RETURNING j.spent_usd >= CAST(j.max_cost_usd AS numeric) AS budget_is_spent
-    ), event AS (
+    ){paid}, event AS (
         INSERT INTO events (job_id, group_number, subtask_id, attempt, name, data)
         SELECT :job_id, group_number, subtask_id, number, 'attempt.finished',
                jsonb_build_object('outcome', said->'outcome', 'error', said->'error', 'subtask_status', said->'status',
@@ -298,8 +293,22 @@ _END_ATTEMPTS = text(
         FROM subtask
         RETURNING pg_notify('orchestrator_events', job_id)
     )
-    SELECT lease_token, coalesce((SELECT budget_is_spent FROM paid), false) AS budget_is_spent FROM subtask
-    """
+    SELECT lease_token, {budget_is_spent} AS budget_is_spent FROM subtask
+"""
+_WITHOUT_BUDGET = text(_END_ATTEMPTS.format(paid="", budget_is_spent="false"))
+_WITHIN_BUDGET = text(
+    _END_ATTEMPTS.format(
+        paid="""
+    , paid AS (
+        UPDATE jobs j
+        SET spent_usd = j.spent_usd + cost.usd, dearest_attempt_usd = greatest(j.dearest_attempt_usd, cost.dearest)
+        FROM (SELECT sum(CAST(said->>'cost_usd' AS numeric)) AS usd, max(CAST(said->>'cost_usd' AS numeric)) AS dearest
+              FROM attempt WHERE said->>'cost_usd' IS NOT NULL) cost
+        WHERE j.id = :job_id AND j.max_cost_usd IS NOT NULL AND cost.usd IS NOT NULL
+        RETURNING j.spent_usd >= CAST(j.max_cost_usd AS numeric) AS budget_is_spent
+    )""",
+        budget_is_spent="coalesce((SELECT budget_is_spent FROM paid), false)",
+    )
 )
 
 
@@ -310,11 +319,12 @@ def end_statement(job_id: str, ended: Sequence[Ended]) -> Statement:
 
     The job's row is to be locked before it. A retry gives the place back: `release` is to follow in the same transaction.
     """
-    return _END_ATTEMPTS, {
+    statement = _WITHIN_BUDGET if any(one.has_budget for one in ended) else _WITHOUT_BUDGET
+    return statement, {
         "job_id": job_id,
         "subtask_ids": [one.subtask_id for one in ended],
         "tokens": [one.lease_token for one in ended],
-        "ends": [json.dumps(_said(one), default=datetime.isoformat) for one in ended],
+        "ends": [json.dumps(_told(_said(one)), default=datetime.isoformat) for one in ended],
     }
 
 
@@ -333,6 +343,11 @@ def _said(ended: Ended) -> dict[str, Any]:
         "provider_fault": int(ended.provider_fault),
         "retry_after_seconds": retry.after_seconds if retry else None,
     }
+
+
+def _told(said: dict[str, Any]) -> dict[str, Any]:
+    """Without what is unknown: most of a plain end is, and a key that is not there reads the same."""
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _storable_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
