@@ -220,11 +220,13 @@ def test_retry_runs_the_failed_ones_only_and_merges_onto_the_same_branch(
     )
     assert fleet.wait_for_end(job_id)["status"] == "failed"
     assert statuses_of(fleet, job_id) == {1: "completed", 2: "failed", 3: "skipped"}
+    ended_at = fleet.job(job_id)["finished_at"]
     gate.touch()
     assert retry_job(fleet.client, job_id) == (2, 3)
     with pytest.raises(IllegalRequest):
         retry_job(fleet.client, job_id)
     assert fleet.wait_for_end(job_id)["status"] == "completed"
+    assert fleet.job(job_id)["started_at"] > ended_at, "the time that it took is that of its last run"
     assert sorted(diary.read_text().split()) == ["1", "2", "2", "3"]
     assert git(repository, "show", f"orchestrator/{job_id}:three.txt") == "one\ntwo\n"
     assert retry_job(fleet.client, job_id) == (), "nothing is left to try"

@@ -164,7 +164,8 @@ def resume_job(connection: Connection, job_id: str) -> bool:
 
 
 def reopen_job(connection: Connection, job_id: str, *, max_cost_usd: float | None = None) -> bool:
-    """failed or cancelled → running, for a retry of its failed subtasks. Its deadline starts anew, a pause is over.
+    """failed or cancelled → running, for a retry of its failed subtasks. Its time and its deadline start anew: what passed
+    between its end and the retry was no work. A pause is over.
 
     `max_cost_usd` takes the place of its budget, and covers what it has spent so far too.
     """
@@ -175,7 +176,7 @@ def reopen_job(connection: Connection, job_id: str, *, max_cost_usd: float | Non
                             cancel_requested_at = NULL, paused_at = NULL,
                             deadline_at = clock_timestamp() + (deadline_at - created_at),
                             head_commit = coalesce(head_commit, base_commit),
-                            started_at = coalesce(started_at, clock_timestamp()),
+                            started_at = clock_timestamp(),
                             max_cost_usd = coalesce(:max_cost_usd, max_cost_usd)
             WHERE id = :job_id AND status IN ('failed', 'cancelled') RETURNING id
             """
