@@ -51,6 +51,12 @@ def check_out(checkout: Path, source: Source, base_commit: str, branch: str) -> 
     run_git("checkout", "--quiet", "-b", branch, base_commit, cwd=checkout)
 
 
+def number_of_files(checkout: Path) -> int:
+    """As the head of its index has it (gitformat-index)."""
+    with (checkout / ".git" / "index").open("rb") as index:
+        return int.from_bytes(index.read(12)[8:])
+
+
 def make_spare(
     checkout: Path, source: Source, base_commit: str, on_start: Callable[[subprocess.Popen[bytes]], None]
 ) -> Spare:

@@ -24,13 +24,14 @@ from typing import Final
 
 from orchestrator.errors import OrchestratorException
 from orchestrator.repository_cache import claimed_folder
-from workers.checkouts import Source, Spare, check_out, make_spare, move_spare
+from workers.checkouts import Source, Spare, check_out, make_spare, move_spare, number_of_files
 from workers.folder_size import FolderSize
 
 log = logging.getLogger(__name__)
 
-WORTH_SECONDS: Final = 0.05
-"""A checkout that is made in less needs no spare."""
+WORTH_FILES: Final = 1000
+WORTH_SECONDS: Final = 1.0
+"""A checkout that has fewer files, and was once made in less, needs no spare: it would cost as much as it saves."""
 UNUSED_SECONDS: Final = 300.0
 LOOK_SECONDS: Final = 30.0
 FREE_SHARE: Final = 0.1
@@ -69,6 +70,7 @@ class SpareCheckouts:
         self._used_at: dict[Source, float] = {}
         self._fastest: dict[Source, float] = {}
         """How long its fastest checkout took: that of a busy moment says little of a repository."""
+        self._files: dict[Source, int] = {}
         self._wish: _Wish | None = None
         self._git: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -90,6 +92,7 @@ class SpareCheckouts:
                 took = time.monotonic() - began
                 with self._changed:
                     self._fastest[source] = min(took, self._fastest.get(source, took))
+                    self._files[source] = number_of_files(checkout)
             with self._changed:
                 if self._is_worth_it(source):
                     self._wish = _Wish(source, base_commit, job_id)
@@ -143,7 +146,7 @@ class SpareCheckouts:
             kept.claim.close()
 
     def _is_worth_it(self, source: Source) -> bool:
-        return self._fastest.get(source, 0.0) >= WORTH_SECONDS
+        return self._files.get(source, 0) >= WORTH_FILES or self._fastest.get(source, 0.0) >= WORTH_SECONDS
 
     def _is_short(self) -> bool:
         if self._wish is None or not self._is_worth_it(self._wish.source):

@@ -225,12 +225,21 @@ def test_all_together_take_no_more_than_one_workspace_may(tmp_path: Path, reposi
     spares.close()
 
 
-def test_a_fast_checkout_needs_no_spare(
-    tmp_path: Path, repository: Repository, spares: SpareCheckouts, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("seconds", "files", "is_worth_it"), [(1000.0, 9, False), (1000.0, 8, True), (0.0, 9, True)])
+def test_a_small_and_fast_checkout_needs_no_spare(
+    tmp_path: Path,
+    repository: Repository,
+    spares: SpareCheckouts,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    files: int,
+    is_worth_it: bool,
 ) -> None:
-    monkeypatch.setattr(spare_checkouts, "WORTH_SECONDS", 1000.0)
+    """There are eight entries in the index, the submodule's among them."""
+    monkeypatch.setattr(spare_checkouts, "WORTH_SECONDS", seconds)
+    monkeypatch.setattr(spare_checkouts, "WORTH_FILES", files)
     with prepared(with_spares(tmp_path, spares), repository):
-        assert spares._wish is None
+        assert (spares._wish is not None) == is_worth_it
 
 
 def test_the_end_waits_for_no_git(
