@@ -157,7 +157,9 @@ def _run_in(attempt: Attempt) -> AttemptEnd:
     else:
         prompt = brief(attempt.runner.fleet, claim, attempt.subtask, attempt.resumed)
         attempt.prompt_file.write_text(prompt)
-        end = attempt.runner.governor.closed_before_start(claim) or run_program(attempt, prompt)
+        if closed := attempt.runner.governor.closed_before_start(claim):
+            return closed  # no agent was there: what an earlier one has left is the next one's as it is
+        end = run_program(attempt, prompt)
     try:
         if end.outcome is Outcome.COMPLETED:
             end = _check(attempt, end)

@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.dispatch.steering import cancel_job
 from tests.support.fleet import TestFleet
+from tests.support.repositories import new_repository
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.stack
@@ -217,3 +218,34 @@ def test_who_looks_is_told_what_waits_for_whom(fleet: TestFleet, tmp_path: Path)
     assert cancel_job(fleet.client, job_id)
     assert fleet.wait_for_end(job_id)["status"] == "cancelled"
     assert [row["waits_for"] for row in fleet.subtasks(job_id).values()] == [None] * 5
+
+
+def test_who_is_closed_out_between_claim_and_start_starts_no_agent_and_loses_no_session(
+    fleet: TestFleet, tmp_path: Path
+) -> None:
+    points, gate, armed, first, late = (tmp_path / name for name in ("points", "gate", "armed", "first", "late"))
+    points.mkdir()
+    fleet.start_dispatcher()
+    fleet.start_worker(ORCHESTRATOR_FAULT_POINTS_DIR=str(points))
+    turned_away = {"1": [{"wait_for": str(gate)}, {"end": "rate_limited", "retry_after_seconds": 3}], "else": []}
+    closing = scripted(1, "busy", {"log_interval": str(first)}, {"on_attempt": turned_away})
+    closing_job = fleet.submit({"title": "Closing", "subtasks": [closing]})
+    cut_off = {"1": [{"write": "half"}, {"wait_for": str(armed)}, {"end": "provider_unavailable"}], "else": []}
+    steps = [{"session": "s-1"}, {"log_interval": str(late)}, {"on_attempt": cut_off}]
+    repository = str(new_repository(tmp_path / "repository"))
+    slow_job = fleet.submit({"title": "Slow", "repo": repository, "subtasks": [scripted(1, "busy", *steps)]})
+    wait_until(lambda: first.exists() and late.exists(), "both are at work")
+    (points / "after_claim_before_workspace").write_text("delay 2")
+    armed.touch()
+    wait_until((points / "fired").exists, "the second attempt is claimed and has not begun")
+    gate.touch()
+    assert fleet.wait_for_end(slow_job)["status"] == "completed"
+    assert fleet.wait_for_end(closing_job)["status"] == "completed"
+    (throttled,) = events_of(fleet, closing_job, "provider.throttled")
+    cut_off_one, turned_back, done = attempts_of(fleet, slow_job, "busy")
+    assert cut_off_one["status"] == "provider_unavailable"
+    assert (turned_back["status"], turned_back["agent_started_at"]) == ("rate_limited", None)
+    assert turned_back["error"] == "busy was closed before the agent had started"
+    assert (done["status"], done["resumed_from"]) == ("completed", 1)
+    assert starts_in(late)[1] > throttled["at"] + throttled["data"]["closed_seconds"]
+    assert fleet.subtasks(slow_job)[1]["failures"] == 0
