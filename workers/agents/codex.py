@@ -117,9 +117,11 @@ class CodexAgent(JsonLinesAgent[ProgramConfig]):
         for file in sorted(_home(request).glob("sessions/*/*/*/rollout-*.jsonl")):
             for data in json_lines(file):
                 try:
-                    told |= _told_in_rollout(data)
+                    of_line = _told_in_rollout(data)
                 except UNREADABLE:
                     continue
+                usage = _greater(of_line.get("usage"), told.get("usage"))
+                told |= of_line | ({"usage": usage} if usage else {})
         return [AgentEvent(EventKind.USAGE, data=told)] if told else ()
 
     def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
@@ -127,7 +129,8 @@ class CodexAgent(JsonLinesAgent[ProgramConfig]):
         about: dict[str, Any] = {
             "result": said(events),
             # A turn that failed before any call was answered has counted nothing.
-            "usage": terminal.get("usage") or counted.get("usage") or (_NOTHING if "error" in terminal else None),
+            "usage": _greater(counted.get("usage"), terminal.get("usage"))
+            or (_NOTHING if "error" in terminal else None),
             "model": counted.get("model"),
             "session_id": last_data(events, EventKind.SESSION).get("session_id"),
         }
@@ -158,6 +161,12 @@ def _told_in_rollout(data: Mapping[str, Any]) -> dict[str, Any]:
         case {"payload": {"type": "token_count", "info": {"total_token_usage": {**usage}}}}:
             return {"usage": _usage(usage)}
     return {}
+
+
+def _greater(one: Mapping[str, int] | None, other: Mapping[str, int] | None) -> Mapping[str, int] | None:
+    """Of a session that goes on after it was killed in a tool, some of the program's counters leave out the call before."""
+    known = [usage for usage in (one, other) if usage]
+    return max(known, key=lambda usage: sum(usage.values()), default=None)
 
 
 def _usage(usage: Mapping[Any, Any]) -> dict[str, int]:
