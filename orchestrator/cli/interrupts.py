@@ -30,6 +30,9 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def happened(self) -> bool:
+        return self._count > 0
+
     def is_waiting(self) -> bool:
         """Whether an interruption was noted and nobody has taken it."""
         return self._count > 0 and not self._taken

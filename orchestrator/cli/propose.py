@@ -68,9 +68,9 @@ def where_to_look(repo: str, base: str | None) -> Place:
 
 def ask(joined: Joined, planning: Planning, place: Place, *, as_json: bool, no_progress: bool, on_stderr: bool) -> int:
     """One job a question, until there is a plan; the plan is made for the commit that was found first. Returns the exit
-    code: another than 0 where a job was cancelled or failed, and there is no plan. Raises `ProposalError`."""
+    code: another than 0 where nothing is to follow, with a plan or without one. Raises `ProposalError`."""
     from orchestrator.access.proposing import hear_job
-    from orchestrator.cli.attend import attend_own_job, tell_end
+    from orchestrator.cli.attend import EXIT_CODES, attend_own_job, tell_end
     from orchestrator.cli.interrupts import Interrupts
     from orchestrator.cli.render import say
     from orchestrator.state.results import job_result
@@ -92,6 +92,8 @@ def ask(joined: Joined, planning: Planning, place: Place, *, as_json: bool, no_p
                 return tell_end(ended, as_json=as_json)
             with joined.fleet.engine.connect() as connection:
                 hear_job(planning, job_result(connection, ended.id))
+            if interrupts.happened():  # too late to cancel the job: its answer is kept, and nothing follows
+                return EXIT_CODES["cancelled"]
             if planning.proposal is None and planning.rejected is not None:
                 faults = planning.rejected.faults
                 say(f"The answer has {plural(len(faults), 'fault')}, and is asked for again: {faults[0].message}")

@@ -77,7 +77,7 @@ def plan(
         if planning.proposal is None:
             raise typer.Exit(code)
         tell(planning, output, as_json=as_json)
-        if run and (yes or _confirmed(planning, output)):
+        if code == 0 and run and (yes or _confirmed(planning, output)):
             proposed = planning.proposal.plan
             repository = without_notes(place.repository)
             code = submit_and_attend(joined, proposed, repository, as_json=as_json, no_progress=no_progress)
