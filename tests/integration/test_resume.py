@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from tests.support.cumulative_agent import MODULE
 from tests.support.fleet import TestFleet, open_fleet
 from tests.support.repositories import git, new_repository, refuse_pushes
 from tests.support.waiting import wait_until
@@ -127,6 +128,38 @@ def test_a_provider_that_does_not_answer_costs_neither_session_nor_work(
     assert fleet.wait_for_end(job_id)["status"] == "completed", fleet.describe(job_id)
     assert told(fleet, job_id) == [(outcome, None), ("completed", 1)]
     assert attempts_of(fleet, job_id)[-1]["files_changed"] == ["a", "memory"]
+
+
+def test_a_session_that_is_gone_on_with_is_paid_for_once(
+    database: str, broker: str, repository: Path, tmp_path: Path
+) -> None:
+    """Its program tells what the session has used so far: $0.30, and $0.50 at the end of the second run."""
+    fleet = open_fleet(database, broker, tmp_path, agent_modules=[MODULE])
+    try:
+        fleet.start_dispatcher()
+        fleet.start_worker(ORCHESTRATOR_AGENT_MODULES=MODULE)
+        begun = {"usage": {"input_tokens": 100}, "cost_usd": 0.3}
+        steps = [
+            {"session": "s-1"},
+            first({"write": "a"}, begun, {"end": "provider_unavailable"}),
+            {"usage": {"input_tokens": 150}, "cost_usd": 0.5},
+        ]
+        written = plan(repository, *steps)
+        written["subtasks"][0]["agent"]["name"] = "cumulative"
+        job_id = fleet.submit({**written, "max_cost_usd": 0.6})
+        assert fleet.wait_for_end(job_id)["status"] == "completed", fleet.describe(job_id)
+        assert told(fleet, job_id) == [("provider_unavailable", None), ("completed", 1)]
+        figures = [
+            (row["usage"], row["cost_usd"], row["reported_usage"], row["reported_cost_usd"])
+            for row in attempts_of(fleet, job_id)
+        ]
+        assert figures == [
+            ({"input_tokens": 100}, 0.3, {"input_tokens": 100}, 0.3),
+            ({"input_tokens": 50}, 0.2, {"input_tokens": 150}, 0.5),
+        ]
+        assert float(fleet.job(job_id)["spent_usd"]) == 0.5
+    finally:
+        fleet.close()
 
 
 def test_an_agent_that_has_failed_starts_anew(fleet: TestFleet, repository: Path) -> None:

@@ -105,11 +105,13 @@ _END_PENDING = text(
             error = concat_ws('; ', CASE WHEN outcome IS NOT NULL THEN error END,
                               CASE WHEN outcome IS NULL THEN 'not started' ELSE 'no retry was started' END
                               || ': ' || CAST(:words AS text)),
-            released_at = NULL, not_before = NULL, finished_at = clock_timestamp()
+            released_at = NULL, not_before = NULL, waits_for = NULL, finished_at = clock_timestamp()
         WHERE job_id = :job_id AND status = 'pending'
         RETURNING subtask_id, status
     ), dead AS (
         DELETE FROM outbox WHERE job_id = :job_id AND subtask_id IN (SELECT subtask_id FROM ended)
+    ), done_with AS (
+        DELETE FROM checkpoints WHERE job_id = :job_id AND subtask_id IN (SELECT subtask_id FROM ended)
     )
     SELECT subtask_id, status FROM ended ORDER BY subtask_id
     """
