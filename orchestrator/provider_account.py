@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 NO_KEY: Final = "-"
 DEFAULT_MODEL: Final = "default"
 _HASH_BYTES: Final = 6
+_LONGEST_MODEL: Final = 200
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def account_of(
     return Account(
         _address(environment.get(provider.address or "")) or provider.name,
         NO_KEY if key is None else hash_key(key),
-        (model or DEFAULT_MODEL).removeprefix(f"{provider.name}/"),
+        (model or DEFAULT_MODEL).removeprefix(f"{provider.name}/")[:_LONGEST_MODEL],
     )
 
 
@@ -95,4 +96,5 @@ def _address(url: str | None) -> str | None:
         place = urlsplit(url or "").netloc
     except ValueError:
         return None
-    return place.rpartition("@")[2].lower() or None
+    # A variable may hold bytes that are no text, and the database takes none.
+    return place.rpartition("@")[2].lower().encode("utf-8", "replace").decode() or None

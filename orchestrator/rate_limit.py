@@ -62,9 +62,11 @@ def is_throttle(outcome: Outcome, retry_after_seconds: float | None) -> bool:
     )
 
 
-def wish(retry_after_seconds: float | None) -> float | None:
-    """A `Retry-After` that can be kept: seconds above zero, at most a day."""
-    if retry_after_seconds is None or math.isnan(retry_after_seconds) or retry_after_seconds <= 0:
+def wish(retry_after_seconds: object) -> float | None:
+    """A `Retry-After` that can be kept: seconds above zero, at most a day. None of anything else that a program tells."""
+    if not isinstance(retry_after_seconds, int | float) or isinstance(retry_after_seconds, bool):
+        return None
+    if math.isnan(retry_after_seconds) or retry_after_seconds <= 0:
         return None
     return min(retry_after_seconds, LONGEST_WISH_SECONDS)
 

@@ -27,6 +27,8 @@ def name_of(agent: str, config: Mapping[str, Any], environment: Mapping[str, str
         ("claude-code", {"model": "opus"}, {"CLAUDE_CODE_OAUTH_TOKEN": "t"}, "anthropic#<t>/opus"),
         ("claude-code", {}, {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_AUTH_TOKEN": "t"}, "anthropic#<t>/default"),
         ("claude-code", {}, {"ANTHROPIC_BASE_URL": "http://u:p@127.0.0.1:80/v1"}, "127.0.0.1:80#-/default"),
+        ("claude-code", {}, {"ANTHROPIC_BASE_URL": "http://b\udcffx/"}, "b?x#-/default"),
+        ("codex", {"model": "m" * 999}, {}, f"openai#-/{'m' * 200}"),
         ("claude-code", {}, {"ANTHROPIC_BASE_URL": "https://[oops"}, "anthropic#-/default"),
         ("codex", {"model": "gpt-x"}, {"OPENAI_API_KEY": "k"}, "openai#<k>/gpt-x"),
         (

@@ -112,7 +112,7 @@ def test_what_speaks_of_the_whole_account(outcome: Outcome, after: float | None,
 
 
 def test_a_wish_that_nobody_can_keep_is_none() -> None:
-    assert [wish(said) for said in (None, float("nan"), -1.0, 0.0)] == [None] * 4
+    assert [wish(said) for said in (None, float("nan"), -1.0, 0.0, "soon", True, [3])] == [None] * 7
     assert [wish(said) for said in (0.5, float("inf"), 1e12)] == [0.5, LONGEST_WISH_SECONDS, LONGEST_WISH_SECONDS]
 
 
