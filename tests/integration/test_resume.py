@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from orchestrator.dispatch.steering import cancel_job
+from orchestrator.recovery.pruner import PruneRules, old_jobs, prune_jobs
 from tests.support.cumulative_agent import MODULE
 from tests.support.fleet import TestFleet, open_fleet
 from tests.support.repositories import git, new_repository, refuse_pushes
@@ -252,8 +254,6 @@ def test_a_session_larger_than_allowed_is_not_kept(
 
 
 def test_a_cancelled_job_keeps_no_session(fleet: TestFleet, repository: Path) -> None:
-    from orchestrator.dispatch.steering import cancel_job
-
     job_id = cut_off_once(fleet, repository)
     assert checkpoints(fleet) == 1
     cancel_job(fleet.client, job_id)
@@ -288,6 +288,11 @@ def test_the_heir_of_a_killed_worker_goes_on_from_its_last_checkpoint(
         assert remembered(repository, job_id)[0] == {"attempt": 1}
         subjects = git(repository, "log", "--format=%s", f"main..{last['commit']}").splitlines()
         assert subjects == ["The part", "Own"]
+        refs = git(repository, "for-each-ref", "--format=%(refname)", "refs/orchestrator").split()
+        assert refs == [f"refs/orchestrator/{job_id}/1/{name}" for name in ("1-checkpoint", "2")]
+        rules = PruneRules(older_than_seconds=0)
+        assert [one.is_gone for one in prune_jobs(fleet.client.engine, old_jobs(fleet.client.engine, rules), rules)]
+        assert git(repository, "for-each-ref", "refs/orchestrator") == ""
     finally:
         fleet.close()
 

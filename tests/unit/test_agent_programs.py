@@ -268,3 +268,47 @@ def started(agent: type[Agent[Any]], folder: Path, permissions: Permissions) -> 
 
 def test_words_without_a_provider_in_them_are_a_failure_of_the_agent() -> None:
     assert outcome_of_words("the tests are red") is Outcome.FAILED
+
+
+NO_ROLLOUT = "Error: thread/resume: thread/resume failed: no rollout found for thread id 87c9 (code -32600)"
+
+
+@pytest.mark.parametrize(
+    ("agent", "exit_code", "words", "unknown"),
+    [
+        (CodexAgent(), 1, NO_ROLLOUT, True),
+        (CodexAgent(), 1, "Error: something else", False),
+        (GeminiAgent(), 42, "Error resuming session: No previous sessions found for this project.", True),
+        (GeminiAgent(), 1, "Error: something else", False),
+    ],
+)
+def test_a_program_that_does_not_know_the_session_says_so(
+    agent: Agent[Any], exit_code: int, words: str, unknown: bool
+) -> None:
+    ended = Ending(exit_code, None, None, datetime.now(UTC), 1.0, BoundedOutput(words, len(words)))
+    end = agent.classify(ended, [])
+    assert (end.outcome, end.session_unknown) == (Outcome.FAILED, unknown)
+
+
+def test_codex_counts_the_call_before_a_kill_though_its_later_sums_leave_it_out(tmp_path: Path) -> None:
+    """The lines of a session that was killed in its second call's tool, and gone on with."""
+    folder = tmp_path / "codex/sessions/2026/11/23"
+    folder.mkdir(parents=True)
+    lines = [_record(1), _sum(1), _record(2), _record(3), _sum(2), _record(4), _sum(3)]
+    (folder / "rollout-1.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    four = {"input_tokens": 4000, "output_tokens": 200, "cache_read_tokens": 0, "cache_write_tokens": 0}
+    lagging = TURN.replace('"cached_input_tokens":900', '"cached_input_tokens":0')
+    assert end_of(CodexAgent(), [STARTED, SAID, lagging], 0, tmp_path).usage == four
+    assert end_of(CodexAgent(), [STARTED], None, tmp_path).usage == four
+
+
+def _record(calls: int) -> dict[str, Any]:
+    return {"type": "token_usage_record", "payload": {"thread_token_usage": _tokens(calls)}}
+
+
+def _sum(calls: int) -> dict[str, Any]:
+    return {"payload": {"type": "token_count", "info": {"total_token_usage": _tokens(calls)}}}
+
+
+def _tokens(calls: int) -> dict[str, int]:
+    return {"input_tokens": 1000 * calls, "output_tokens": 50 * calls}

@@ -174,3 +174,34 @@ def test_a_killed_run_leaves_its_tokens_and_its_model_in_the_transcript(tmp_path
     end = agent.classify(ending(None, 9), agent.read_files(request))
     assert (end.usage, end.model) == ({**ONE_CALL, "cache_write_tokens": 0}, "claude-opus-5-5")
     assert end.cost_usd is None
+
+
+@pytest.mark.parametrize(
+    ("error", "unknown"),
+    [("No conversation found with session ID: 87c9", True), ("Something else went wrong", False)],
+)
+def test_a_session_that_is_not_there_is_told_in_the_result(error: str, unknown: bool) -> None:
+    result = {"type": "result", "subtype": "error_during_execution", "is_error": True, "errors": [error]}
+    agent = ClaudeCodeAgent()
+    event = agent.read_line("stdout", json.dumps(result))
+    assert event is not None
+    end = agent.classify(ending(1), [event])
+    assert (end.outcome, end.session_unknown, end.error) == (Outcome.FAILED, unknown, error)
+
+
+def test_a_killed_run_of_a_session_that_went_on_counts_its_own_calls_alone(tmp_path: Path) -> None:
+    file = tmp_path / "claude/projects/of-the-first-run/s-1.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text(_call("first"))
+    one = AgentRequest("Go on.", tmp_path / "p", tmp_path, tmp_path, {}, "A title", 2, 2, session_id="s-1")
+    agent = ClaudeCodeAgent()
+    agent.launch(one)
+    assert agent.read_files(one) == ()
+    file.write_text(_call("first") + _call("second"))
+    [event] = agent.read_files(one)
+    assert event.data["usage"] == {**ONE_CALL, "cache_read_tokens": 0, "cache_write_tokens": 0}
+
+
+def _call(name: str) -> str:
+    usage = {"input_tokens": 1000, "output_tokens": 50}
+    return json.dumps({"type": "assistant", "message": {"id": name, "model": "m", "usage": usage}}) + "\n"

@@ -75,6 +75,11 @@ def test_the_status_names_the_reason_once() -> None:
             {"subtask_id": 1, "attempt": 2, "data": {"worker": "w@h"}},
             "#1 Part 1 starts on w@h, attempt 2",
         ),
+        (
+            "attempt.resumed",
+            {"subtask_id": 1, "attempt": 2, "data": {"resumed_from": 1}},
+            "#1 Part 1 goes on where attempt 1 was cut off",
+        ),
         ("attempt.finished", {"subtask_id": 1, "data": {"outcome": "completed"}}, "#1 Part 1 completed"),
         (
             "attempt.finished",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.cli.summary import conflict_words, merge_command, next_lines, print_summary
+from orchestrator.cli.summary import conflict_words, merge_command, next_lines, print_subtasks, print_summary
 from orchestrator.state.views import GroupRunView, JobView, SubtaskView
 from tests.support.job_views import a_group, a_job, a_subtask, ago, an_attempt
 
@@ -109,3 +109,17 @@ def test_logs_are_not_named_where_no_agent_has_started() -> None:
     assert "See which agents are there: orchestrator agents" in lines(missing)
     assert not any("orchestrator logs" in line for line in lines(missing))
     assert "See why: orchestrator logs 3f2a9c1b04d7" in lines(missing, a_subtask(2, "failed", outcome="failed"))
+
+
+def test_a_subtask_that_goes_on_names_the_attempt_that_was_cut_off() -> None:
+    subtasks = (
+        a_subtask(1, "in_progress", attempt=an_attempt(number=2, resumed_from=1)),
+        a_subtask(2, "timeout", outcome="idle_timeout", attempt=an_attempt(number=3, resumed_from=2)),
+        a_subtask(3, "in_progress"),
+    )
+    out = io.StringIO()
+    print_subtasks(Console(file=out, width=200), a_job(a_group(1, "running", *subtasks)))
+    rows = [line.rstrip() for line in out.getvalue().splitlines() if "Part" in line]
+    assert rows[0].endswith("resumed #1")
+    assert rows[1].endswith("idle_timeout, resumed #2")
+    assert "resumed" not in rows[2]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.agents.table import Table
 from tests.support.model_server.server import ModelServer
 from tests.support.services import Services
 
@@ -22,3 +23,11 @@ def servers() -> Iterator[Services]:
     both = Services()
     yield both
     both.close()
+
+
+@pytest.fixture(scope="session")
+def table(request: pytest.FixtureRequest) -> Iterator[Table]:
+    one = Table()
+    yield one
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        one.show()

@@ -32,14 +32,6 @@ COUNTED = ("input_tokens", "output_tokens", "cache_read_tokens")
 
 
 @pytest.fixture(scope="module")
-def table(request: pytest.FixtureRequest) -> Iterator[Table]:
-    one = Table()
-    yield one
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        one.show()
-
-
-@pytest.fixture(scope="module")
 def fleet(servers: Services, model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestFleet]:
     """One worker whose provider is the model, and one whose provider is not there; the plan's `requires` chooses."""
     folder = tmp_path_factory.mktemp("agents")

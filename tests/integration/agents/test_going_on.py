@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.agents.programs import CLAUDE, CODEX, Program, worker_environment
 from tests.integration.agents.table import Table
-from tests.integration.agents.test_conformance import COUNTED, fleet, model, servers, table  # noqa: F401 - fixtures
-from tests.support.fleet import TestFleet
+from tests.support.fleet import TestFleet, open_fleet
 from tests.support.model_server.script import Script, say, shell
 from tests.support.model_server.server import ModelServer
 from tests.support.repositories import git, new_repository
@@ -18,47 +18,56 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.agents, pytest.mark.timeout(240)]
 
+COUNTED = ("input_tokens", "output_tokens", "cache_read_tokens")
+
+
+@pytest.fixture
+def fleet(database: str, broker: str, tmp_path: Path, model: ModelServer) -> Iterator[TestFleet]:
+    """A dispatcher; the workers come and go."""
+    one = open_fleet(database, broker, tmp_path, lease_seconds=10.0, sandboxed=True, checkpoint_seconds=0.5)
+    one.base_environment = worker_environment(model.url, tmp_path / "home")
+    one.start_dispatcher()
+    yield one
+    one.close()
+
 
 @pytest.mark.parametrize("how", ["TERM", "KILL"])
 @pytest.mark.parametrize("program", [CLAUDE, CODEX], ids=lambda program: program.program)
 def test_resume_on_another_worker(
     program: Program,
     how: str,
-    fleet: TestFleet,  # noqa: F811
-    model: ModelServer,  # noqa: F811
-    table: Table,  # noqa: F811
+    fleet: TestFleet,
+    model: ModelServer,
+    table: Table,
     tmp_path: Path,
 ) -> None:
     program.require()
     script = Script(
         [
             shell("echo one > one.txt"),
-            shell("test -e started.txt || { touch started.txt; sleep 300; }"),
+            shell("test $ORCHESTRATOR_ATTEMPT_NUMBER = 2 || { touch started.txt; sleep 300; }"),
             shell("cp one.txt a.txt"),
             say("Done."),
         ]
     )
     repository = new_repository(tmp_path / "repository")
-    quick = {"ORCHESTRATOR_CHECKPOINT_SECONDS": "0.5"}
-    leaving, heir = (f"{name}-{program.program}-{how.lower()}" for name in ("leaving", "heir"))
-    environment = {**worker_environment(model.url, tmp_path / "home"), **quick}
-    fleet.start_worker(leaving, capabilities=[leaving], **environment)
+    fleet.start_worker("leaving")
     subtask = {"subtask_id": 1, "title": "The part", "parallel_group": 1, "description": script.prompt}
-    defaults = {"agent": program.agent(), "requires": [leaving], "permissions": program.permissions}
+    defaults = {"agent": program.agent(), "permissions": program.permissions}
     job_id = fleet.submit({"title": "Resume", "repo": str(repository), "defaults": defaults, "subtasks": [subtask]})
     begun = fleet.settings.workspaces_dir
     wait_until(lambda: list(begun.glob(f"{job_id}-*/checkout/started.txt")), "the tool works", timeout_seconds=60)
     if how == "KILL":
-        wait_until(lambda: "started.txt" in _kept(fleet, job_id, repository), "a checkpoint has it", timeout_seconds=30)
-    fleet.stop(leaving, getattr(signal, f"SIG{how}"))
-    fleet.start_worker(heir, capabilities=[leaving], **environment)
+        wait_until(lambda: "one.txt" in _kept(fleet, job_id, repository), "a checkpoint has it", timeout_seconds=30)
+    fleet.stop("leaving", getattr(signal, f"SIG{how}"))
+    fleet.start_worker("heir")
     job = fleet.wait_for_end(job_id, timeout_seconds=120)
     attempts = fleet.rows("SELECT * FROM attempts WHERE job_id = :id ORDER BY number", id=job_id)
     told = {kind: sum((one["usage"] or {}).get(kind, 0) for one in attempts) for kind in COUNTED}
     outcome = "interrupted" if how == "TERM" else "worker_lost"
     assert [(one["status"], one["resumed_from"], one["worker"]) for one in attempts] == [
-        (outcome, None, f"{leaving}@test"),
-        ("completed", 1, f"{heir}@test"),
+        (outcome, None, "leaving@test"),
+        ("completed", 1, "heir@test"),
     ], fleet.describe(job_id)
     assert len({one["session_id"] for one in attempts if one["session_id"]}) == 1
     # The script stands in the first prompt alone: that it was gone on with says that the model has seen all of it.
