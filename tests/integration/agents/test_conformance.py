@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import redis
+from sqlalchemy import text
 
 from orchestrator.prices import price_of
 from orchestrator.process_list import COOKIE_VARIABLE
@@ -43,6 +44,13 @@ def fleet(servers: Services, model: ModelServer, tmp_path_factory: pytest.TempPa
     one.start_worker("refused", capabilities=["refused"], **refused)
     yield one
     one.close()
+
+
+@pytest.fixture(autouse=True)
+def no_limits_yet(fleet: TestFleet) -> None:
+    """What the provider had enough of in one row is nothing to the next."""
+    with fleet.client.engine.begin() as connection:
+        connection.execute(text("DELETE FROM provider_limits"))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.title)
