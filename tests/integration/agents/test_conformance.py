@@ -188,6 +188,9 @@ def _check_effects(job: dict[str, Any], attempt: dict[str, Any], repository: Pat
 def _check_cost(program: Program, attempt: dict[str, Any], told: dict[str, int]) -> None:
     """To the token: what the model has counted, at the price of the model that was asked. Claude Code counts by itself,
     but for a run that was killed; Codex does not."""
+    if not attempt["usage"]:
+        assert (attempt["cost_usd"], attempt["cost_unknown"]) == (None, True), "a call was under way, or may have been"
+        return
     if program is CLAUDE and not any(told.values()):
         return  # it does not name its model where no call was answered
     price = price_of(attempt["model"], {})
