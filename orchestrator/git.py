@@ -109,9 +109,10 @@ def attempt_ref(job_id: str, subtask_id: int, attempt_number: int) -> str:
     return f"refs/orchestrator/{job_id}/{subtask_id}/{attempt_number}"
 
 
-def checkpoint_ref(job_id: str, subtask_id: int, attempt_number: int) -> str:
-    """Where the work of an attempt that is under way is kept, for the case that its worker is lost."""
-    return f"{attempt_ref(job_id, subtask_id, attempt_number)}-checkpoint"
+def checkpoint_ref(job_id: str, subtask_id: int, attempt_number: int, turn: int) -> str:
+    """Where the work of an attempt that is under way is kept, for the case that its worker is lost: two places in turn
+    (0, 1), so that the last one stands until the next is recorded."""
+    return f"{attempt_ref(job_id, subtask_id, attempt_number)}-checkpoint-{turn}"
 
 
 def run_git(

@@ -91,6 +91,7 @@ class RunningCheckpoints:
         self._lock = threading.Lock()
         self._closed = False
         self._seen: Signature = ()
+        self._turn = 0
 
     def take(self) -> None:
         """One checkpoint, where something has changed. Whatever stands against it: the next one may succeed."""
@@ -106,7 +107,7 @@ class RunningCheckpoints:
             with self._lock:
                 if not self._closed and checkpoint is not None:
                     checkpoints.save(attempt.runner.fleet.engine, attempt.claim, checkpoint)
-                    self._seen = seen
+                    self._seen, self._turn = seen, 1 - self._turn
         except (SessionLost, GitError, DatabaseUnavailable, OSError) as error:
             ids = {"job_id": attempt.claim.job_id, "subtask_id": attempt.claim.subtask_id}
             log.info("No checkpoint was taken: %s", error, extra={"event": "checkpoint.not_taken", **ids})
@@ -114,7 +115,7 @@ class RunningCheckpoints:
     def _committed_and_pushed(self, session_id: str) -> Checkpoint | None:
         """Only the push is outside of the lock: it may take long, and it disturbs nobody."""
         attempt, claim = self._attempt, self._attempt.claim
-        ref = checkpoint_ref(claim.job_id, claim.subtask_id, claim.number)
+        ref = checkpoint_ref(claim.job_id, claim.subtask_id, claim.number, self._turn)
         with self._lock:
             if self._closed:
                 return None

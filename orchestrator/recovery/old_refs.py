@@ -13,7 +13,7 @@ from orchestrator.git import NETWORK_TIMEOUT_SECONDS, is_url, last_line, object_
 
 REFS_A_PUSH: Final = 500
 LIST_TIMEOUT_SECONDS: Final = 60.0
-_OF_ATTEMPT: Final = re.compile(r"refs/orchestrator/(?P<job>[^/]+)/(?P<subtask>\d+)/\d+(-checkpoint)?")
+_OF_ATTEMPT: Final = re.compile(r"refs/orchestrator/(?P<job>[^/]+)/(?P<subtask>\d+)/\d+(-checkpoint-[01])?")
 
 
 @dataclass(frozen=True)
