@@ -200,7 +200,6 @@ def test_an_agent_that_fails_ends_with_1_and_its_words(terminal: Terminal, plann
         (["@nowhere.md", "--agent", "planner"], "can't be read from nowhere.md: No such file"),
         ([GOAL, "--agent", "planer"], 'did you mean "planner"?'),
         ([GOAL, "--agent", "shell"], 'the key "command" is missing'),
-        ([GOAL, "--agent", "planner", "--model", "m"], 'unknown key "model"'),
         ([GOAL, "--agent", "planner", "--repo", "nowhere"], "There is no repository at nowhere."),
         ([GOAL, "--agent", "planner", "--repo", ".."], "is not a git repository"),
         ([GOAL, "--agent", "planner", "--base", "nope"], "nope"),

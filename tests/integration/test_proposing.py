@@ -44,7 +44,11 @@ def fleet(planner: PlannerFolder, tmp_path_factory: pytest.TempPathFactory) -> I
     one.base_environment = {**os.environ, **planner.environment}
     one.start_dispatcher()
     one.start_worker()
-    yield one
+    with pytest.MonkeyPatch.context() as environment:
+        # On a busy machine a fleet may not answer in time, and a worker of the caller's own works beside it.
+        for name, value in planner.environment.items():
+            environment.setenv(name, value)
+        yield one
     one.close()
     servers.close()
 
