@@ -232,6 +232,16 @@ def test_retry_runs_the_failed_ones_only_and_merges_onto_the_same_branch(
     assert retry_job(fleet.client, job_id) == (), "nothing is left to try"
 
 
+def test_each_retry_has_the_whole_deadline_of_the_plan(fleet: TestFleet) -> None:
+    job_id = fleet.submit({"title": "Late", "deadline": "90s", "max_retries": 0, "subtasks": [shell(1, "false")]})
+    for _ in range(3):
+        assert fleet.wait_for_end(job_id)["reason"] == "subtasks_failed"
+        assert retry_job(fleet.client, job_id) == (1,)
+        job = fleet.job(job_id)
+        assert (job["deadline_at"] - job["started_at"]).total_seconds() == pytest.approx(90, abs=1)
+    fleet.wait_for_end(job_id)
+
+
 def test_one_idempotency_key_is_one_job_however_many_submit_it_at_once(fleet: TestFleet) -> None:
     plan = validate_plan({"title": "Once", "subtasks": [shell(1, "true")]}, known_agents={"shell"})
     other = validate_plan({"title": "Other", "subtasks": [shell(1, "true")]}, known_agents={"shell"})

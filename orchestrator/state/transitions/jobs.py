@@ -174,7 +174,7 @@ def reopen_job(connection: Connection, job_id: str, *, max_cost_usd: float | Non
             """
             UPDATE jobs SET status = 'running', reason = NULL, error = NULL, finished_at = NULL,
                             cancel_requested_at = NULL, paused_at = NULL,
-                            deadline_at = clock_timestamp() + (deadline_at - created_at),
+                            deadline_at = clock_timestamp() + make_interval(secs => (plan->>'deadline')::double precision),
                             head_commit = coalesce(head_commit, base_commit),
                             started_at = clock_timestamp(),
                             max_cost_usd = coalesce(:max_cost_usd, max_cost_usd)
