@@ -49,7 +49,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: _Text) -> yaml.ScalarNode:
         pass  # in a block it would need signs that nobody can read, or be lost
     elif "\n" in text:
         style = "|"
-    elif len(text) > _WIDTH - 30:
+    elif len(text) > _WIDTH - 30 and " " in text:
         style = ">"
     elif _PLAIN.fullmatch(text) and not _NOT_TEXT.fullmatch(text):
         style = ""

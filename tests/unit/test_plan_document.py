@@ -65,6 +65,11 @@ def test_it_is_readable() -> None:
     assert text == READABLE
 
 
+def test_a_long_path_stays_on_its_line() -> None:
+    path = f"/srv/{'deep/' * 40}repository"
+    assert f"repo: {path}\n" in plan_as_yaml(valid(BOOKSTORE), repo=path)
+
+
 def test_the_formats_own_example_and_another_place_of_its_repository() -> None:
     once = valid(BOOKSTORE)
     assert valid(plan_as_yaml(once)).digest == once.digest
