@@ -98,7 +98,7 @@ def _pair(runner: AgentRunner, job_id: str, number: int) -> tuple[float, float]:
         )
         agent = agent_class(claim.agent, runner.settings)()
         attempt = Attempt(runner, claim, subtask, agent, workspace, stop, watch)
-        prompt = brief(runner.fleet, claim, subtask)
+        prompt = brief(runner.fleet, claim, subtask, None)
         attempt.prompt_file.write_text(prompt)
         if number % 2:
             return _by_hand(attempt, prompt), _through(attempt, prompt)
