@@ -149,7 +149,7 @@ def test_on_a_terminal_run_asks_first(
     keyboard, stdin = os.openpty()
     try:
         process = terminal.start("plan", GOAL, "--agent", "planner", "--run", stdin=stdin)
-        terminal.read_until(process, "The plan is in plan.yaml.")
+        terminal.await_question(process, "[y/N]")
         if keys == b"\x03":  # the terminal is not the program's own, so that it turns no key into a signal
             process.send_signal(signal.SIGINT)
         else:

@@ -144,19 +144,21 @@ def test_a_restart_of_the_workers_and_a_broker_that_has_lost_everything_forget_n
 def test_the_word_of_an_agent_that_goes_on_by_itself_is_heard_while_it_does(fleet: TestFleet, tmp_path: Path) -> None:
     fleet.start_dispatcher()
     fleet.start_worker()
-    gate, diary = tmp_path / "gate", tmp_path / "diary"
+    both, heard, gate, diary = (tmp_path / name for name in ("both", "heard", "gate", "diary"))
+    impatient: list[dict[str, Any]] = [{"throttled": 3}, {"throttled": 3.5}, {"wait_for": str(gate)}]
     job_id = fleet.submit(
         {
             "title": "Patient",
             "max_parallel_agents": 2,
             "subtasks": [
-                scripted(1, "busy", {"throttled": 3}, {"throttled": 3.5}, {"wait_for": str(gate)}),
-                scripted(2, "busy", {"sleep": 0.5}),
+                scripted(1, "busy", {"wait_for": str(both)}, *impatient),
+                scripted(2, "busy", {"log_interval": str(both)}, {"wait_for": str(heard)}),
                 scripted(3, "busy", {"log_interval": str(diary)}),
             ],
         }
     )
     wait_until(lambda: len(events_of(fleet, job_id, "provider.throttled")) == 2, "both words are heard")
+    heard.touch()
     words = events_of(fleet, job_id, "provider.throttled")
     assert [word["data"]["allowed"] for word in words] == [1, 1]
     wait_until(lambda: fleet.subtasks(job_id)[3]["waits_for"], "the third is held")

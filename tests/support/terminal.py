@@ -49,6 +49,15 @@ class Terminal:
                 return
         raise AssertionError(f"{words!r} was never said")
 
+    def await_question(self, process: subprocess.Popen[str], words: str) -> None:
+        """Until it has asked, on stderr: a question ends without a line's end."""
+        assert process.stderr is not None
+        said = ""
+        while words not in said:
+            character = process.stderr.read(1)
+            assert character, f"{words!r} was never asked, but: {said}"
+            said += character
+
     def close(self) -> None:
         for process in self._started:
             if process.poll() is None:
