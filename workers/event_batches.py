@@ -1,7 +1,7 @@
 """Task events go out together.
 
 Celery publishes the events that Flower watches at each turn of its loop, which with short agents means one by one: that
-was a quarter of what the loop did. This step lets them wait for a tenth of a second, or until there are 24 of them.
+was a quarter of what the loop did. This step lets them wait for a tenth of a second, or until there are many.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any, Final
 from celery import bootsteps
 
 WAIT_SECONDS: Final = 0.1
+MOST_IN_A_BATCH: Final = 240
+"""A message of some 50 KB."""
 
 
 class SendEventsTogether(bootsteps.StartStopStep):
@@ -37,4 +39,5 @@ class SendEventsTogether(bootsteps.StartStopStep):
             # Its own turn handles a connection that has gone.
             consumer.on_send_event_buffered()
 
+        dispatcher.buffer_limit = MOST_IN_A_BATCH
         dispatcher.on_send_buffered = arrange

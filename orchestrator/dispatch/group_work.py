@@ -34,7 +34,10 @@ def read_group_work(connection: Connection, claim: MergeClaim) -> GroupWork:
     """Three statements, whatever the size of the group."""
     key = {"job_id": claim.job_id, "number": claim.group_number}
     job = connection.execute(
-        text("SELECT repo, branch, base_commit, head_commit, plan FROM jobs WHERE id = :job_id"),
+        text(
+            "SELECT repo, branch, base_commit, head_commit, plan->'on_failure' AS on_failure,"
+            " coalesce((plan->>'retry_failed_agents')::boolean, true) AS retry_enabled FROM jobs WHERE id = :job_id"
+        ),
         {"job_id": claim.job_id},
     ).one()
     rows = connection.execute(_SUBTASKS, key).all()
@@ -43,9 +46,9 @@ def read_group_work(connection: Connection, claim: MergeClaim) -> GroupWork:
         branch=job.branch,
         base_commit=job.base_commit,
         head=job.head_commit,
-        on_failure=job.plan["on_failure"],
+        on_failure=job.on_failure,
         statuses={row.subtask_id: row.status for row in rows},
-        failures_left={row.subtask_id: _failures_left(job.plan, row) for row in rows},
+        failures_left={row.subtask_id: _failures_left(row) if job.retry_enabled else 0 for row in rows},
         to_merge=tuple(
             AttemptToMerge(row.subtask_id, row.title, row.commit, row.ref, row.finished_at)
             for row in rows
@@ -56,9 +59,7 @@ def read_group_work(connection: Connection, claim: MergeClaim) -> GroupWork:
     )
 
 
-def _failures_left(plan: Mapping[str, Any], row: Any) -> int:
-    if not plan.get("retry_failed_agents", True):
-        return 0
+def _failures_left(row: Any) -> int:
     return int(row.max_retries) - int(row.failures)
 
 

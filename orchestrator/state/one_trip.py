@@ -39,7 +39,7 @@ def in_one_trip(engine: Engine, *statements: Statement) -> list[list[dict[str, A
             with connection.pipeline(), connection.transaction():
                 for cursor, (statement, parameters) in zip(cursors, statements, strict=True):
                     cursor.execute(_in_psycopgs_words(statement), parameters)
-            return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+            return [[] if cursor.rownumber is None else cursor.fetchall() for cursor in cursors]
         finally:
             pooled.close()
 

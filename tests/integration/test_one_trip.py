@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from orchestrator.dispatch.dispatcher import start_job
+from orchestrator.dispatch.steering import cancel_job
 from orchestrator.errors import DatabaseUnavailable
 from orchestrator.outcomes import Outcome
 from orchestrator.retry_policy import Retry
@@ -17,6 +18,7 @@ from orchestrator.state.transitions import jobs, subtasks
 from orchestrator.state.transitions.subtasks import AttemptEnd
 from tests.support.fleet import TestFleet
 from tests.support.services import PostgresService
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.stack
 
@@ -127,10 +129,33 @@ def test_claims_and_ends_of_many_at_once_are_each_answered_for_itself(fleet: Tes
     assert [row["subtask_id"] for row in owed] == [2, 3, 4, 5]
 
 
-def test_an_in_process_agent_hears_of_its_time_limit_and_of_a_cancellation(fleet: TestFleet) -> None:
-    from orchestrator.dispatch.steering import cancel_job
-    from tests.support.waiting import wait_until
+def test_a_claim_and_an_end_find_a_subtask_by_its_key_in_a_job_that_was_just_submitted(fleet: TestFleet) -> None:
+    """Before PostgreSQL has counted the table, any index looks as good as the key; one of them is read from end to end."""
+    number, at_once = 600, 4
+    nothing = [{"subtask_id": n, "title": "Nothing", "parallel_group": 1} for n in range(1, number + 1)]
+    job_id = fleet.submit(
+        {"title": "Many", "max_parallel_agents": number, "defaults": {"agent": "no-op"}, "subtasks": nothing}
+    )
+    start_job(fleet.client, job_id)
+    engine = fleet.client.engine
+    engine.dispose()  # a session that ends tells what it has read
+    before = _entries_read(fleet)
+    for first in range(1, number + 1, at_once):
+        wanted = [subtasks.Wanted(n, None, f"token {n}") for n in range(first, first + at_once)]
+        assert all(subtasks.claim(engine, job_id, wanted, worker="w@test", lease_seconds=30))
+        ended = [subtasks.Ended(one.subtask_id, one.lease_token, AttemptEnd(Outcome.COMPLETED)) for one in wanted]
+        in_one_trip(engine, jobs.lock_statement(job_id), subtasks.end_statement(job_id, ended))
+    engine.dispose()
+    wait_until(lambda: _entries_read(fleet) >= before + 2 * number, "what was read is counted")
+    assert _entries_read(fleet) - before < 20 * number
 
+
+def _entries_read(fleet: TestFleet) -> int:
+    (found,) = fleet.rows("SELECT sum(idx_tup_read) AS number FROM pg_stat_user_indexes WHERE relname = 'subtasks'")
+    return int(found["number"])
+
+
+def test_an_in_process_agent_hears_of_its_time_limit_and_of_a_cancellation(fleet: TestFleet) -> None:
     fleet.start_dispatcher()
     fleet.start_worker()
     wait = {"title": "Wait", "agent": {"name": "no-op", "seconds": 600}, "parallel_group": 1, "max_retries": 0}

@@ -101,12 +101,13 @@ class TestFleet:
     def wait_for_end(self, job_id: str, *, timeout_seconds: float = 60) -> dict[str, Any]:
         """The job's row once it is final; what its log files say is in the failure of a job that never is."""
         try:
-            wait_until(
-                lambda: self.job(job_id)["finished_at"], f"job {job_id} is final", timeout_seconds=timeout_seconds
-            )
+            wait_until(lambda: self._is_final(job_id), f"job {job_id} is final", timeout_seconds=timeout_seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.describe(job_id)}") from None
         return self.job(job_id)
+
+    def _is_final(self, job_id: str) -> bool:
+        return bool(self.rows("SELECT 1 FROM jobs WHERE id = :id AND finished_at IS NOT NULL", id=job_id))
 
     def describe(self, job_id: str) -> str:
         events = self.rows(

@@ -109,6 +109,8 @@ class Wanted:
     account: str | None = ""
 
 
+# `(… ) IS TRUE` keeps a condition out of the choice of an index. A job that was just submitted is not in PostgreSQL's
+# statistics: it would take `ix_subtasks_group` for as good as the key, and read hundreds of its entries a subtask.
 _CLAIM = text(
     """
     WITH wanted AS (
@@ -122,12 +124,12 @@ _CLAIM = text(
         FROM wanted w
         JOIN subtasks s ON s.job_id = :job_id AND s.subtask_id = w.subtask_id
         JOIN jobs j ON j.id = :job_id
-        JOIN groups g ON g.job_id = :job_id AND g.number = s.group_number
+        JOIN groups g ON g.job_id = :job_id AND (g.number = s.group_number) IS TRUE
         CROSS JOIN LATERAL (
             SELECT id, chord_id FROM group_runs r WHERE r.job_id = :job_id AND r.group_number = g.number
             ORDER BY r.id DESC LIMIT 1
         ) run
-        WHERE s.status = 'pending' AND s.released_at IS NOT NULL
+        WHERE (s.status = 'pending') IS TRUE AND s.released_at IS NOT NULL
           AND (s.not_before IS NULL OR s.not_before <= clock_timestamp())
           AND j.status = 'running' AND j.cancel_requested_at IS NULL AND g.status = 'running'
           AND (j.max_cost_usd IS NULL OR j.spent_usd < CAST(j.max_cost_usd AS numeric))
@@ -145,7 +147,7 @@ _CLAIM = text(
         SET status = 'in_progress', attempts = s.attempts + 1, started_at = coalesce(s.started_at, clock_timestamp()),
             waits_for = NULL
         FROM free f
-        WHERE s.job_id = :job_id AND s.subtask_id = f.subtask_id AND s.status = 'pending'
+        WHERE s.job_id = :job_id AND s.subtask_id = f.subtask_id AND (s.status = 'pending') IS TRUE
         RETURNING s.job_id, s.subtask_id, s.title, s.agent, s.group_number, s.attempts AS number, s.spec, s.feedback,
                   s.failures, s.redeliveries, s.provider_faults, f.lease_token, f.group_run_id, f.job_title, f.goal, f.repo,
                   f.base_commit, f.seconds_to_deadline, f.retry_enabled, f.has_budget, f.account
@@ -277,7 +279,7 @@ _END_ATTEMPTS = """
         FROM attempt a CROSS JOIN LATERAL jsonb_to_record(a.said) AS x(
             status text, outcome text, error text, result text, winner text, feedback text, failure integer,
             redelivery integer, provider_fault integer, retry_after_seconds double precision, waits_for text)
-        WHERE s.job_id = :job_id AND s.subtask_id = a.subtask_id AND s.status = 'in_progress'
+        WHERE s.job_id = :job_id AND s.subtask_id = a.subtask_id AND (s.status = 'in_progress') IS TRUE
         RETURNING s.subtask_id, s.group_number, a.number, a.lease_token, a.said
     ), answered AS (
         DELETE FROM outbox o USING attempt a
