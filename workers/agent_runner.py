@@ -10,8 +10,8 @@ from orchestrator.errors import DatabaseUnavailable
 from orchestrator.state.engine import translated
 from orchestrator.state.log_chunks import write_log_chunks
 from orchestrator.state.together import Together
-from orchestrator.state.transitions import subtasks
-from orchestrator.state.transitions.subtasks import Claim, Wanted
+from orchestrator.state.transitions import claims
+from orchestrator.state.transitions.claims import Claim, Wanted
 from workers.checkpoint_keeper import CheckpointKeeper
 from workers.governor import Governor
 from workers.lease_keeper import LeaseKeeper
@@ -73,7 +73,7 @@ class AgentRunner:
 
     def _claim_all(self, key: tuple[str, str], wanted: Sequence[Wanted]) -> list[Claim | None]:
         worker, job_id = key
-        return subtasks.claim(
+        return claims.claim(
             self.fleet.engine,
             job_id,
             wanted,

@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator.environment import agent_environment, names_allowed
 from orchestrator.plan.model import ResolvedSubtask
 from orchestrator.redaction import Redaction, passwords_of, secrets_of
-from orchestrator.state.transitions.subtasks import Claim
+from orchestrator.state.transitions.claims import Claim
 from orchestrator.supervisor import StopSignal
 from workers.agent_runner import AgentRunner
 from workers.agents.protocol import Agent, AgentConfig, AgentEvent, EventKind

@@ -8,7 +8,7 @@ from orchestrator.dispatch.fleet import Fleet
 from orchestrator.plan.model import ResolvedSubtask
 from orchestrator.plan.prompt import DependencyResult, build_prompt, build_prompt_to_go_on
 from orchestrator.state.engine import translated
-from orchestrator.state.transitions.subtasks import Claim
+from orchestrator.state.transitions.claims import Claim
 from workers.resuming import Resumption
 
 

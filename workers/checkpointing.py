@@ -17,7 +17,7 @@ from orchestrator.git import checkpoint_ref
 from orchestrator.outcomes import RESUMED_AFTER
 from orchestrator.state import checkpoints
 from orchestrator.state.checkpoints import Checkpoint, SavedWork
-from orchestrator.state.transitions.subtasks import AttemptEnd
+from orchestrator.state.transitions.ends import AttemptEnd
 from workers.agents.protocol import EventKind, last_data
 from workers.attempt import Attempt
 from workers.resuming import STALLS

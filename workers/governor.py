@@ -29,8 +29,9 @@ from orchestrator.retry_policy import RetryPolicy
 from orchestrator.state import outbox, provider_limits
 from orchestrator.state.engine import translated
 from orchestrator.state.provider_limits import Throttled
-from orchestrator.state.transitions import jobs, subtasks
-from orchestrator.state.transitions.subtasks import AttemptEnd, Claim, Wanted
+from orchestrator.state.transitions import claims, jobs
+from orchestrator.state.transitions.claims import Claim, Wanted
+from orchestrator.state.transitions.ends import AttemptEnd
 from orchestrator.state.transitions.waits import hold
 from workers.agents.registry import agent_class
 
@@ -50,14 +51,14 @@ class Governor:
     def claim(self, worker: str, job_id: str, wanted: Wanted) -> Claim | None:
         """A claim that was not given in the first place: once more, now with the agent's account in this worker.
 
-        None as from `subtasks.claim`, and where the account takes no more: the subtask is held then.
+        None as from `claims.claim`, and where the account takes no more: the subtask is held then.
         """
         found = self._agent_of(job_id, wanted.subtask_id)
         if found is None:
             return None
         account = self._account(*found)
         asked = replace(wanted, account=account.name if account else "")
-        claim = subtasks.claim(
+        claim = claims.claim(
             self._fleet.engine, job_id, [asked], worker=worker, lease_seconds=self._fleet.settings.lease_seconds
         )[0]
         if claim is None and account is not None:

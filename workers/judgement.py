@@ -8,7 +8,7 @@ from typing import Final
 from orchestrator import supervisor
 from orchestrator.check import CheckResult
 from orchestrator.outcomes import Outcome
-from orchestrator.state.transitions.subtasks import AttemptEnd
+from orchestrator.state.transitions.ends import AttemptEnd
 from orchestrator.supervisor import Ending
 from workers.agents.protocol import AgentEnd
 

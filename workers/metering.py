@@ -8,7 +8,7 @@ from orchestrator.ledger import Before, Counted, Figures, spent
 from orchestrator.prices import Prices, price_of
 from orchestrator.state.engine import translated
 from orchestrator.state.spending import reported_before
-from orchestrator.state.transitions.subtasks import AttemptEnd
+from orchestrator.state.transitions.ends import AttemptEnd
 from workers.agents.protocol import AgentRequest, Capabilities
 from workers.attempt import Attempt
 

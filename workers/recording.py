@@ -20,8 +20,9 @@ from orchestrator.state.engine import translated
 from orchestrator.state.one_trip import in_one_trip
 from orchestrator.state.outbox import Message
 from orchestrator.state.together import Together
-from orchestrator.state.transitions import jobs, subtasks
-from orchestrator.state.transitions.subtasks import AttemptEnd, Claim, Ended
+from orchestrator.state.transitions import ends, jobs, subtasks
+from orchestrator.state.transitions.claims import Claim
+from orchestrator.state.transitions.ends import AttemptEnd, Ended
 from orchestrator.supervisor import StopSignal
 from workers.judgement import INTERRUPTED, LEASE_LOST
 
@@ -57,7 +58,7 @@ class Recorder:
         locked, landed, released = in_one_trip(
             self.fleet.engine,
             jobs.lock_statement(job_id),
-            subtasks.end_statement(job_id, ended),
+            ends.end_statement(job_id, ended),
             jobs.release_statement(job_id, has_budget=any(one.has_budget for one in ended)),
         )
         if locked and locked[0]["cancel_requested_at"] is not None:
@@ -131,7 +132,7 @@ def _end(fleet: Fleet, claim: Claim, end: AttemptEnd, retry: Retry | None) -> Re
             # What the agent was doing when its job ended is not its failure, and nothing is tried again.
             retry = None
             end = replace(end, outcome=Outcome.CANCELLED, error=end.error or "the job ended")
-        if not subtasks.end_attempt(connection, claim.job_id, _ended(claim, end, retry)):
+        if not ends.end_attempt(connection, claim.job_id, _ended(claim, end, retry)):
             return Recorded(landed=False)
         messages = jobs.release(connection, claim.job_id)
         if job.max_cost_usd is not None:

@@ -14,7 +14,7 @@ from typing import Final
 from orchestrator.outcomes import RESUMED_AFTER, Outcome
 from orchestrator.state import checkpoints
 from orchestrator.state.checkpoints import Earlier, SavedWork
-from orchestrator.state.transitions.subtasks import Claim
+from orchestrator.state.transitions.claims import Claim
 from workers.agent_runner import AgentRunner
 from workers.agents.protocol import Agent, AgentConfig
 from workers.session_files import SessionLost, unpack

@@ -19,7 +19,8 @@ from orchestrator.state import outbox
 from orchestrator.state.checkpoints import SavedWork
 from orchestrator.state.engine import translated
 from orchestrator.state.transitions import subtasks
-from orchestrator.state.transitions.subtasks import AttemptEnd, Claim
+from orchestrator.state.transitions.claims import Claim
+from orchestrator.state.transitions.ends import AttemptEnd
 from orchestrator.supervisor import StopSignal
 from workers.agent_runner import AgentRunner
 from workers.agents.in_process import InProcessAgent, Patience, run_in_process

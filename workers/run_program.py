@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from orchestrator.outcomes import Outcome
 from orchestrator.plan.model import ResolvedSubtask
-from orchestrator.state.transitions.subtasks import AttemptEnd, Claim
+from orchestrator.state.transitions.claims import Claim
+from orchestrator.state.transitions.ends import AttemptEnd
 from orchestrator.supervisor import Ending, supervise
 from workers.agents.protocol import AgentRequest, Launch
 from workers.agents.versions import missing_in_words, program_version

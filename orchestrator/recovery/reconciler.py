@@ -37,8 +37,8 @@ from orchestrator.recovery import admission
 from orchestrator.retry_policy import Retry, RetryPolicy, Tally, decide
 from orchestrator.state import leases, outbox
 from orchestrator.state.engine import translated
-from orchestrator.state.transitions import jobs, subtasks
-from orchestrator.state.transitions.subtasks import AttemptEnd
+from orchestrator.state.transitions import ends, jobs
+from orchestrator.state.transitions.ends import AttemptEnd
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ class Reconciler:
             if job is None or not leases.still_expired(connection, lease.lease_token):
                 return
             ending = job.steered_to_its_end
-            ended = subtasks.Ended(
+            ended = ends.Ended(
                 lease.subtask_id,
                 lease.lease_token,
                 AttemptEnd(
@@ -225,7 +225,7 @@ class Reconciler:
                 retry=decision if isinstance(decision, Retry) and not ending else None,
                 redelivery=True,
             )
-            subtasks.end_attempt(connection, lease.job_id, ended)
+            ends.end_attempt(connection, lease.job_id, ended)
             messages = jobs.release(connection, lease.job_id)
             end_job_if_idle(connection, lease.job_id)
         self._fleet.publish(messages)

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from orchestrator.outcomes import Outcome
 from orchestrator.state.engine import translated
 from orchestrator.state.events import record_event
-from orchestrator.state.transitions.subtasks import Claim
+from orchestrator.state.transitions.claims import Claim
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from orchestrator.outcomes import Outcome
 from orchestrator.recovery.reconciler import Reconciler
 from orchestrator.state.one_trip import in_one_trip
 from orchestrator.state.queries import job_view
-from orchestrator.state.transitions import jobs, subtasks
-from orchestrator.state.transitions.subtasks import AttemptEnd, Claim, Ended, Wanted
+from orchestrator.state.transitions import claims, ends, jobs
+from orchestrator.state.transitions.claims import Claim, Wanted
+from orchestrator.state.transitions.ends import AttemptEnd, Ended
 from orchestrator.supervisor import StopSignal
 from tests.support.command_line import command_line_in_process
 from tests.support.fleet import TestFleet, open_fleet
@@ -214,7 +215,7 @@ def test_the_net_refuses_what_a_worker_that_died_has_not_refused(fleet: TestFlee
     ended = Ended(claim.subtask_id, claim.lease_token, AttemptEnd(Outcome.COMPLETED, cost_usd=0.2))
     engine = fleet.client.engine
     _, landed, _ = in_one_trip(
-        engine, jobs.lock_statement(job_id), subtasks.end_statement(job_id, [ended]), jobs.release_statement(job_id)
+        engine, jobs.lock_statement(job_id), ends.end_statement(job_id, [ended]), jobs.release_statement(job_id)
     )
     assert [row["budget_is_spent"] for row in landed] == [True]
     assert claim_any(fleet, job_id) is None
@@ -280,7 +281,7 @@ def test_the_attempt_of_a_lost_worker_makes_a_sum_a_lower_bound(fleet: TestFleet
         record(Recorder(fleet.client), claims[0], end, stop)
     with fleet.client.engine.begin() as connection:
         lost = Ended(2, claims[1].lease_token, AttemptEnd(Outcome.WORKER_LOST, error="gone", cost_unknown=True))
-        subtasks.end_attempt(connection, job_id, lost)
+        ends.end_attempt(connection, job_id, lost)
     spent = job_view(fleet.client.engine, job_id).spent
     assert (spent.cost_usd, spent.cost_incomplete, spent.tokens_incomplete) == (0.2, True, True)
 
@@ -301,5 +302,5 @@ def claim_any(fleet: TestFleet, job_id: str) -> Claim | None:
 
 def claim_one(fleet: TestFleet, job_id: str, subtask_id: int) -> Claim:
     wanted = [Wanted(subtask_id, None, secrets.token_hex(8))]
-    [claim] = subtasks.claim(fleet.client.engine, job_id, wanted, worker="worker@test", lease_seconds=30.0)
+    [claim] = claims.claim(fleet.client.engine, job_id, wanted, worker="worker@test", lease_seconds=30.0)
     return claim  # type: ignore[return-value]

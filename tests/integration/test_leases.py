@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event, text
 from orchestrator.dispatch.dispatcher import start_job
 from orchestrator.recovery.reconciler import Reconciler
 from orchestrator.state.leases import OUTAGE_LEASES
-from orchestrator.state.transitions import subtasks
+from orchestrator.state.transitions import claims
 from tests.support.fleet import TestFleet
 from tests.support.repositories import shell
 from tests.support.waiting import wait_until
@@ -120,8 +120,8 @@ def claimed(fleet: TestFleet, agents: int) -> list[str]:
     plan = {"title": "Many", "max_parallel_agents": agents, "subtasks": [shell(n, "true") for n in subtask_ids]}
     job_id = fleet.submit(plan)
     start_job(fleet.client, job_id)
-    wanted = [subtasks.Wanted(subtask_id, None, f"token-{subtask_id}") for subtask_id in subtask_ids]
-    assert None not in subtasks.claim(fleet.client.engine, job_id, wanted, worker="w", lease_seconds=3.0)
+    wanted = [claims.Wanted(subtask_id, None, f"token-{subtask_id}") for subtask_id in subtask_ids]
+    assert None not in claims.claim(fleet.client.engine, job_id, wanted, worker="w", lease_seconds=3.0)
     return [one.lease_token for one in wanted]
 
 

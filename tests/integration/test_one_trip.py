@@ -14,8 +14,8 @@ from orchestrator.outcomes import Outcome
 from orchestrator.retry_policy import Retry
 from orchestrator.state.engine import create_engine
 from orchestrator.state.one_trip import WITHOUT_DISK, in_one_trip
-from orchestrator.state.transitions import jobs, subtasks
-from orchestrator.state.transitions.subtasks import AttemptEnd
+from orchestrator.state.transitions import claims, ends, jobs
+from orchestrator.state.transitions.ends import AttemptEnd
 from tests.support.fleet import TestFleet
 from tests.support.services import PostgresService
 from tests.support.waiting import wait_until
@@ -98,24 +98,24 @@ def test_claims_and_ends_of_many_at_once_are_each_answered_for_itself(fleet: Tes
     )
     start_job(fleet.client, job_id)
     wanted = [
-        subtasks.Wanted(1, None, "one"),
-        subtasks.Wanted(2, "of another chord", "two"),
-        subtasks.Wanted(3, None, "three"),
-        subtasks.Wanted(3, None, "a copy"),
-        subtasks.Wanted(4, None, "four"),
-        subtasks.Wanted(5, None, "not released"),
+        claims.Wanted(1, None, "one"),
+        claims.Wanted(2, "of another chord", "two"),
+        claims.Wanted(3, None, "three"),
+        claims.Wanted(3, None, "a copy"),
+        claims.Wanted(4, None, "four"),
+        claims.Wanted(5, None, "not released"),
     ]
-    claims = subtasks.claim(engine, job_id, wanted, worker="w@test", lease_seconds=30)
-    found = [(claim.subtask_id, claim.number) if claim else None for claim in claims]
+    given = claims.claim(engine, job_id, wanted, worker="w@test", lease_seconds=30)
+    found = [(claim.subtask_id, claim.number) if claim else None for claim in given]
     assert [found[0], found[1], found[4], found[5]] == [(1, 1), None, (4, 1), None]
     assert sorted(found[2:4], key=bool) == [None, (3, 1)]
-    (third,) = [claim for claim in claims[2:4] if claim]
+    (third,) = [claim for claim in given[2:4] if claim]
     ended = [
-        subtasks.Ended(1, "one", AttemptEnd(Outcome.COMPLETED, result="\0", usage={"input": 5})),
-        subtasks.Ended(3, third.lease_token, AttemptEnd(Outcome.FAILED, error="no"), retry=Retry(60.0), failure=True),
-        subtasks.Ended(4, "somebody else's", AttemptEnd(Outcome.COMPLETED)),
+        ends.Ended(1, "one", AttemptEnd(Outcome.COMPLETED, result="\0", usage={"input": 5})),
+        ends.Ended(3, third.lease_token, AttemptEnd(Outcome.FAILED, error="no"), retry=Retry(60.0), failure=True),
+        ends.Ended(4, "somebody else's", AttemptEnd(Outcome.COMPLETED)),
     ]
-    _, landed = in_one_trip(engine, jobs.lock_statement(job_id), subtasks.end_statement(job_id, ended))
+    _, landed = in_one_trip(engine, jobs.lock_statement(job_id), ends.end_statement(job_id, ended))
     assert {row["lease_token"] for row in landed} == {"one", third.lease_token}
     states = {number: (row["status"], row["failures"]) for number, row in fleet.subtasks(job_id).items()}
     assert states == {
@@ -141,10 +141,10 @@ def test_a_claim_and_an_end_find_a_subtask_by_its_key_in_a_job_that_was_just_sub
     engine.dispose()  # a session that ends tells what it has read
     before = _entries_read(fleet)
     for first in range(1, number + 1, at_once):
-        wanted = [subtasks.Wanted(n, None, f"token {n}") for n in range(first, first + at_once)]
-        assert all(subtasks.claim(engine, job_id, wanted, worker="w@test", lease_seconds=30))
-        ended = [subtasks.Ended(one.subtask_id, one.lease_token, AttemptEnd(Outcome.COMPLETED)) for one in wanted]
-        in_one_trip(engine, jobs.lock_statement(job_id), subtasks.end_statement(job_id, ended))
+        wanted = [claims.Wanted(n, None, f"token {n}") for n in range(first, first + at_once)]
+        assert all(claims.claim(engine, job_id, wanted, worker="w@test", lease_seconds=30))
+        ended = [ends.Ended(one.subtask_id, one.lease_token, AttemptEnd(Outcome.COMPLETED)) for one in wanted]
+        in_one_trip(engine, jobs.lock_statement(job_id), ends.end_statement(job_id, ended))
     engine.dispose()
     wait_until(lambda: _entries_read(fleet) >= before + 2 * number, "what was read is counted")
     assert _entries_read(fleet) - before < 20 * number

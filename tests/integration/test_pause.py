@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.dispatch.steering import cancel_job, pause_job, resume_job, retry_job
 from orchestrator.errors import IllegalRequest
-from orchestrator.state.transitions import subtasks
+from orchestrator.state.transitions import claims
 from tests.support.fleet import TestFleet
 from tests.support.repositories import shell
 from tests.support.waiting import wait_until
@@ -26,10 +26,10 @@ def fleet(shared_fleet: TestFleet) -> TestFleet:
 
 def claim(fleet: TestFleet, job_id: str, subtask_id: int) -> object:
     """What a worker gets that has just received a message for the subtask, however old."""
-    (claimed,) = subtasks.claim(
+    (claimed,) = claims.claim(
         fleet.client.engine,
         job_id,
-        [subtasks.Wanted(subtask_id, None, "late")],
+        [claims.Wanted(subtask_id, None, "late")],
         worker="late@test",
         lease_seconds=30,
     )

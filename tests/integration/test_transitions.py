@@ -34,8 +34,9 @@ from orchestrator.provider_account import Account
 from orchestrator.recovery.reconciler import Reconciler
 from orchestrator.state import leases
 from orchestrator.state.tables import GROUP_FINAL, JOB_FINAL, SUBTASK_FINAL
-from orchestrator.state.transitions import subtasks
-from orchestrator.state.transitions.subtasks import AttemptEnd, Claim, Wanted
+from orchestrator.state.transitions import claims
+from orchestrator.state.transitions.claims import Claim, Wanted
+from orchestrator.state.transitions.ends import AttemptEnd
 from orchestrator.supervisor import StopSignal
 from tests.support.fleet import TestFleet, open_fleet
 from tests.support.repositories import shell
@@ -130,10 +131,10 @@ class Callers(RuleBasedStateMachine):
     def a_worker_gets_messages(self, subtask_ids: list[int]) -> None:
         """Several at once, copies among them."""
         wanted = [Wanted(subtask_id, None, secrets.token_hex(8)) for subtask_id in subtask_ids]
-        claims = subtasks.claim(
+        given = claims.claim(
             self.fleet.client.engine, self.job_id, wanted, worker="worker@test", lease_seconds=LEASE_SECONDS
         )
-        self.claims.extend(claim for claim in claims if claim is not None)
+        self.claims.extend(claim for claim in given if claim is not None)
 
     @precondition(lambda self: self.claims)
     @rule(
@@ -158,7 +159,7 @@ class Callers(RuleBasedStateMachine):
             a=ACCOUNT.name,
         )
         wanted = Wanted(subtask_id, None, secrets.token_hex(8), account=ACCOUNT.name)
-        (claim,) = subtasks.claim(
+        (claim,) = claims.claim(
             self.fleet.client.engine, self.job_id, [wanted], worker="worker@test", lease_seconds=LEASE_SECONDS
         )
         has_room = not before["closed"] and (before["allowed"] is None or before["running"] < before["allowed"])

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.ledger import Before, Counted, Figures
 from orchestrator.outcomes import Outcome
 from orchestrator.prices import Price
-from orchestrator.state.transitions.subtasks import AttemptEnd
+from orchestrator.state.transitions.ends import AttemptEnd
 from workers.agents.protocol import Capabilities
 from workers.metering import of_this_attempt
 

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.outcomes import RESUMED_AFTER, Outcome
 from orchestrator.state.checkpoints import Checkpoint, Earlier
-from orchestrator.state.transitions.subtasks import Claim
+from orchestrator.state.transitions.claims import Claim
 from workers.agents.aider import AiderAgent
 from workers.agents.claude_code import ClaudeCodeAgent
 from workers.agents.codex import CodexAgent

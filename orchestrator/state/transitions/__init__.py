@@ -14,13 +14,13 @@ changes more than one row of a job locks the job's row first (`lock_job`), so th
               merging → completed, failed           groups.finish_group
               pending, running → skipped, cancelled groups.end_groups
               completed, failed, … → pending        groups.reopen_groups     (reopens)
-    subtask   pending → in_progress                 subtasks.claim
-              in_progress → pending, final          subtasks.end_attempt
+    subtask   pending → in_progress                 claims.claim
+              in_progress → pending, final          ends.end_attempt
               pending → skipped, cancelled          subtasks.end_pending
               pending → skipped, failed             budget.refuse_what_is_left
               completed → failed                    subtasks.fail_merged
               completed, final → pending            subtasks.reopen          (reopens)
-    attempt   running → outcome                     subtasks.end_attempt
+    attempt   running → outcome                     ends.end_attempt
 
 A transition that reopens something clears `finished_at`; they are the four marked ones and no others.
 """
