@@ -28,33 +28,18 @@ def fleet(shared_fleet: TestFleet) -> TestFleet:
     return shared_fleet
 
 
-def workers(fleet: TestFleet, *words: str) -> subprocess.CompletedProcess[str]:
-    return orchestrator(fleet, "workers", *words)
-
-
-def orchestrator(fleet: TestFleet, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "orchestrator", *words],
-        env={**os.environ, **fleet.variables(), **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
 def test_those_that_are_named_are_shown_alone(fleet: TestFleet) -> None:
-    everybody = json.loads(workers(fleet, "--json").stdout)["workers"]
+    everybody = json.loads(fleet.program("workers", "--json").stdout)["workers"]
     assert [(node["name"], node["role"]) for node in everybody] == [
         ("dispatcher@test", "dispatcher"),
         ("worker@test", "worker"),
     ]
-    one = json.loads(workers(fleet, "worker@test", "--json").stdout)["workers"]
+    one = json.loads(fleet.program("workers", "worker@test", "--json").stdout)["workers"]
     assert one == everybody[1:]
 
 
 def test_a_name_that_is_silent_is_an_error(fleet: TestFleet) -> None:
-    done = workers(fleet, "worker@test", "worker@elsewhere")
+    done = fleet.program("workers", "worker@test", "worker@elsewhere")
     assert done.returncode == 3
     assert "error: worker@elsewhere did not answer." in done.stderr
     assert "Traceback" not in done.stderr
@@ -64,7 +49,7 @@ def test_who_waits_for_a_fleet_starts_nothing_beside_it(fleet: TestFleet, tmp_pa
     plan = tmp_path / "plan.yaml"
     plan.write_text(yaml.safe_dump({"title": "One", "subtasks": [shell(1, "echo hello")]}))
     state_dir = tmp_path / "state"
-    done = orchestrator(fleet, "submit", str(plan), "--wait", ORCHESTRATOR_STATE_DIR=str(state_dir))
+    done = fleet.program("submit", str(plan), "--wait", ORCHESTRATOR_STATE_DIR=str(state_dir))
     assert done.returncode == 0, done.stderr
     assert "on worker@test" in done.stdout
     assert not (state_dir / "keeper.lock").exists()

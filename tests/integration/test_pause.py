@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,17 +31,6 @@ def claim(fleet: TestFleet, job_id: str, subtask_id: int) -> object:
         lease_seconds=30,
     )
     return claimed
-
-
-def program(fleet: TestFleet, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "orchestrator", *words],
-        env={**os.environ, **fleet.variables()},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 def test_a_running_agent_ends_and_the_next_one_waits_for_resume(fleet: TestFleet, tmp_path: Path) -> None:
@@ -90,8 +76,8 @@ def test_a_group_that_is_complete_is_merged_and_the_next_one_waits(fleet: TestFl
     wait_until(lambda: statuses() == ["completed", "running"], "the second group is dispatched")
     second = fleet.subtasks(job_id)[2]
     assert (second["status"], second["released_at"]) == ("pending", None)
-    assert "running, paused" in program(fleet, "status", job_id).stdout
-    assert "paused" in program(fleet, "list").stdout
+    assert "running, paused" in fleet.program("status", job_id).stdout
+    assert "paused" in fleet.program("list").stdout
     resume_job(fleet.client, job_id)
     assert fleet.wait_for_end(job_id)["status"] == "completed"
 
@@ -128,15 +114,15 @@ def test_a_job_that_ended_while_it_was_paused_runs_again_after_a_retry(fleet: Te
 def test_the_commands_say_what_they_did(fleet: TestFleet) -> None:
     job_id = fleet.submit({"title": "Pause", "subtasks": [shell(1, "true", requires=["nobody-offers-this"])]})
     wait_until(lambda: fleet.job(job_id)["status"] == "running", "the job runs")
-    first, again = program(fleet, "pause", job_id[:8]), program(fleet, "pause", job_id, "--json")
+    first, again = fleet.program("pause", job_id[:8]), fleet.program("pause", job_id, "--json")
     assert (first.returncode, again.returncode) == (0, 0)
     assert first.stdout == f"Job {job_id} is paused. Go on with: orchestrator resume {job_id}\n"
     assert '"paused": false' in again.stdout
-    went_on, nothing = program(fleet, "resume", job_id, "--json"), program(fleet, "resume", job_id)
+    went_on, nothing = fleet.program("resume", job_id, "--json"), fleet.program("resume", job_id)
     assert '"resumed": true' in went_on.stdout
     assert nothing.stdout == f"Job {job_id} is not paused.\n"
     cancel_job(fleet.client, job_id)
     fleet.wait_for_end(job_id)
-    refused = program(fleet, "pause", job_id)
+    refused = fleet.program("pause", job_id)
     assert refused.returncode == 2
     assert refused.stderr == f"error: Job {job_id} is cancelled: it can't be paused.\n"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -28,18 +25,6 @@ def scripted(subtask_id: int, provider: str, *steps: dict[str, Any], **words: An
 def turned_away_once(diary: Path, retry_after_seconds: float, *otherwise: dict[str, Any]) -> list[dict[str, Any]]:
     once = [{"sleep": 0.3}, {"end": "rate_limited", "retry_after_seconds": retry_after_seconds}]
     return [{"log_interval": str(diary)}, {"on_attempt": {"1": once, "else": list(otherwise)}}]
-
-
-def orchestrator(fleet: TestFleet, *words: str) -> subprocess.CompletedProcess[str]:
-    """As a user runs it."""
-    return subprocess.run(
-        [sys.executable, "-m", "orchestrator", *words],
-        env={**os.environ, **fleet.variables()},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 def starts_in(diary: Path) -> list[float]:
@@ -195,7 +180,7 @@ def test_who_looks_is_told_what_waits_for_whom(fleet: TestFleet, tmp_path: Path)
     )
     wait_until(lambda: fleet.subtasks(job_id)[2]["finished_at"], "what was at work has ended")
     wait_until(lambda: fleet.subtasks(job_id)[4]["status"] == "in_progress", "the other key's goes on")
-    shown = json.loads(orchestrator(fleet, "workers", "--json").stdout)["accounts"]
+    shown = json.loads(fleet.program("workers", "--json").stdout)["accounts"]
     assert sorted((one["provider"], one["model"], one["running"]) for one in shown) == [
         ("busy", "default", 0),
         ("busy", "default", 1),
@@ -203,19 +188,19 @@ def test_who_looks_is_told_what_waits_for_whom(fleet: TestFleet, tmp_path: Path)
     closed = next(one for one in shown if one["allowed"])
     assert (closed["allowed"], closed["waiting"]) == (1, 3)
     assert 3500 < closed["closed_seconds"] <= 3600
-    assert "closed for" in orchestrator(fleet, "workers").stdout
+    assert "closed for" in fleet.program("workers").stdout
 
-    subtasks = json.loads(orchestrator(fleet, "status", job_id, "--json").stdout)["job"]["groups"][0]["subtasks"]
+    subtasks = json.loads(fleet.program("status", job_id, "--json").stdout)["job"]["groups"][0]["subtasks"]
     waits = [subtask["waits_for"] or "" for subtask in subtasks]
     assert [words.startswith("waits for busy: closed for ") for words in waits] == [True, False, True, False, True]
     assert all(words.endswith(" more, then 1 at once") for words in waits if words)
 
-    checks = json.loads(orchestrator(fleet, "doctor", "--json").stdout)["checks"]
+    checks = json.loads(fleet.program("doctor", "--json").stdout)["checks"]
     (check,) = [check for check in checks if check["name"].startswith("provider ")]
     assert (check["name"], check["state"]) == ("provider busy", "warn")
     assert check["found"].endswith("3 subtasks waiting")
 
-    told = orchestrator(fleet, "report", job_id, "--json").stdout
+    told = fleet.program("report", job_id, "--json").stdout
     assert "first key" not in told
     assert cancel_job(fleet.client, job_id)
     assert fleet.wait_for_end(job_id)["status"] == "cancelled"

@@ -86,6 +86,15 @@ def wait_for_the_next_second(spares: SpareCheckouts, folder: Path) -> None:
     wait_until(is_over, "the second is over")
 
 
+def with_one_spare(tmp_path: Path, repository: Repository, spares: SpareCheckouts) -> Workspaces:
+    """An attempt has left one, and the next may have it."""
+    workspaces = with_spares(tmp_path, spares)
+    with prepared(workspaces, repository):
+        wait_for(spares, 1)
+    wait_for_the_next_second(spares, tmp_path)
+    return workspaces
+
+
 def content(folder: Path) -> dict[str, tuple[str, bytes]]:
     """Every file and link, and every folder, git's own apart."""
     found = {}
@@ -120,12 +129,9 @@ def what_an_agent_sees(workspace: Workspace) -> dict[str, object]:
 def test_a_moved_spare_is_what_a_fresh_checkout_is(
     tmp_path: Path, repository: Repository, spares: SpareCheckouts
 ) -> None:
-    workspaces = with_spares(tmp_path, spares)
-    with prepared(workspaces, repository):
-        wait_for(spares, 1)
-    wait_for_the_next_second(spares, tmp_path)
-    change_everything(repository)
+    workspaces = with_one_spare(tmp_path, repository, spares)
     (kept,) = spares._kept
+    change_everything(repository)
     with prepared(workspaces, repository) as moved, prepared(with_spares(tmp_path, None), repository) as fresh:
         assert kept not in spares._kept
         assert what_an_agent_sees(moved) == what_an_agent_sees(fresh)
@@ -137,10 +143,7 @@ def test_a_change_of_the_same_size_right_after_is_seen(
     tmp_path: Path, repository: Repository, spares: SpareCheckouts
 ) -> None:
     """Its index says that none of its files needs a second look; what the agent writes has a later time."""
-    workspaces = with_spares(tmp_path, spares)
-    with prepared(workspaces, repository):
-        wait_for(spares, 1)
-    wait_for_the_next_second(spares, tmp_path)
+    workspaces = with_one_spare(tmp_path, repository, spares)
     with prepared(workspaces, repository) as workspace:
         (workspace.path / "changed").write_text("9\n")
         commit = workspace.commit_all(title="Change", subtask_id=1, job_id="job")
@@ -175,10 +178,7 @@ def test_other_attributes_want_a_fresh_checkout(tmp_path: Path, repository: Repo
 def test_a_broken_spare_gives_way_to_a_fresh_checkout(
     tmp_path: Path, repository: Repository, spares: SpareCheckouts
 ) -> None:
-    workspaces = with_spares(tmp_path, spares)
-    with prepared(workspaces, repository):
-        wait_for(spares, 1)
-    wait_for_the_next_second(spares, tmp_path)
+    workspaces = with_one_spare(tmp_path, repository, spares)
     (kept,) = spares._kept
     (kept.spare.checkout / ".git" / "index").write_text("no index")
     with prepared(workspaces, repository) as workspace:

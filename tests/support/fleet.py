@@ -83,6 +83,17 @@ class TestFleet:
             for key, value in said.items()
         }
 
+    def program(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The command line, as a user of this fleet runs it."""
+        return subprocess.run(
+            [sys.executable, "-m", "orchestrator", *words],
+            env={**os.environ, **self.variables(), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
     def submit(self, plan: Mapping[str, Any], **kwargs: Any) -> str:
         valid = validate_plan(plan, known_agents=known_agents(self.settings))
         return submit(self.client, valid, **kwargs).job_id
