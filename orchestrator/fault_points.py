@@ -37,6 +37,7 @@ FAULT_POINTS: Final = frozenset(
         "after_push_before_record",
         "after_record_before_return",
         "before_renewal",
+        "after_checkpoint_push_before_record",
         # a merge
         "after_merge_claim_before_merge",
         "between_merged_branches",

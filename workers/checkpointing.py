@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from orchestrator.errors import DatabaseUnavailable, GitError
+from orchestrator.fault_points import fault_point
 from orchestrator.git import checkpoint_ref
 from orchestrator.outcomes import RESUMED_AFTER
 from orchestrator.state import checkpoints
@@ -127,6 +128,7 @@ class RunningCheckpoints:
             refusal = workspace.push(commit, ref, overwrite=True, timeout_seconds=PUSH_SECONDS)
             if refusal is not None:
                 raise GitError(f"The repository refuses the push, {refusal}.")
+        fault_point("after_checkpoint_push_before_record")
         return Checkpoint(session_id, session, work, attempt.resumed.stalls if attempt.resumed else 0)
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ def main() -> int:
         print(f"without {name}: {why}")
     fired: Counter[str] = Counter()
     actions: Counter[str] = Counter()
+    went_on = 0
     failed: list[int] = []
     for seed in range(options.first, options.first + options.seeds):
         began = time.monotonic()
@@ -35,15 +36,19 @@ def main() -> int:
         fired.update(report.fired)
         fired.update(hit.point for hit in report.hits)
         actions.update(hit.action for hit in report.hits)
+        went_on += report.went_on
         if report.complaints:
             failed.append(seed)
         _print(report, time.monotonic() - began)
     expected = {*FAULTS, *FAULT_POINTS} - set(impossible) if options.seeds >= DONE_WITHIN else set()
     silent = sorted(expected - set(fired))
+    if expected and not went_on:
+        silent.append("going on with a session")
     print(
         f"{sum(fired.values())} faults fired, {len(fired)} of {len(FAULTS) + len(FAULT_POINTS)} kinds; at fault points "
         + ", ".join(f"{count} × {action}" for action, count in sorted(actions.items()))
     )
+    print(f"{went_on} attempts went on with the session of one that was cut off")
     for name in silent:
         print(f"{name} never fired")
     if failed:
@@ -54,6 +59,8 @@ def main() -> int:
 
 def _print(report: Report, seconds: float) -> None:
     what = [*report.fired, *map(str, report.hits)]
+    if report.went_on:
+        what.append(f"({report.went_on} went on)")
     print(f"seed {report.seed:4}  {'FAILED' if report.complaints else 'ok':6}  {seconds:5.1f} s  {' '.join(what)}")
     for complaint in report.complaints:
         print(f"      {complaint}")

@@ -18,6 +18,8 @@ class Life:
     starts: int
     began: float
     last_seen: float
+    finds_all: bool = True
+    """False where it remembered work that was not there."""
 
     @property
     def attempt_id(self) -> int:
@@ -38,6 +40,7 @@ def read_diary(path: Path) -> list[Life]:
             starts=sum(mark == "+" for mark, *_ in said),
             began=min(instant for *_, instant in said),
             last_seen=max(instant for *_, instant in said),
+            finds_all=all(mark != "!" for mark, *_ in said),
         )
         for token, said in lines.items()
     ]

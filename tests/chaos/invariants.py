@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 from tests.chaos.diary import overlaps, read_diary
 from tests.chaos.world import AT_ONCE, GRACE_SECONDS, GROUPS, SIZE, World
@@ -25,6 +25,7 @@ def complaints(world: World, job_id: str, fired: Collection[str], costs: Collect
         return
     yield from _one_winner_each(world, job_id)
     yield from _branch_holds_each_change_once(world, job_id)
+    yield from _who_goes_on_finds_what_it_remembers(world, job_id)
     yield from _each_merge_is_recorded_once(world, job_id)
     yield from _agents_ran_as_often_as_recorded(world, job_id, costs)
     yield from _agents_did_not_overlap(world, cut_off=CUTS_OFF in fired)
@@ -66,22 +67,38 @@ def _branch_holds_each_change_once(world: World, job_id: str) -> Iterator[str]:
     expected = [f"Merge subtask {n}: Step {n}" for n in range(GROUPS * SIZE, 0, -1)] + ["change"]
     if log.splitlines() != expected:
         yield f"the branch's history is {log.splitlines()}"
-    winners = world.fleet.rows(
-        "SELECT subtask_id, number, commit FROM attempts WHERE job_id = :id AND status = 'completed'", id=job_id
-    )
+    winners = {row["subtask_id"]: row for row in _attempts(world, job_id) if row["status"] == "completed"}
     files = {
         name: git(world.repository, "show", f"{branch}:{name}")
         for name in git(world.repository, "ls-tree", "-r", "--name-only", branch).split()
     }
-    written = {f"{row['subtask_id']}.txt": f"{row['subtask_id']} {row['number']}\n" for row in winners}
+    written = {f"{n}.txt": git(world.repository, "show", f"{row['commit']}:{n}.txt") for n, row in winners.items()}
     if files != {"README": "hello\n"} | written:
         yield f"the branch holds {files}, the winners wrote {written}"
     merged = git(world.repository, "log", "--first-parent", "--merges", "--format=%P", branch).splitlines()
-    if sorted(line.split()[1] for line in merged) != sorted(row["commit"] for row in winners):
+    if sorted(line.split()[1] for line in merged) != sorted(row["commit"] for row in winners.values()):
         yield "what was merged is not what the winners are recorded with"
     head = git(world.repository, "rev-parse", branch).strip()
     if world.fleet.job(job_id)["head_commit"] != head:
         yield f"the branch is at {head}, its job says {world.fleet.job(job_id)['head_commit']}"
+
+
+def _who_goes_on_finds_what_it_remembers(world: World, job_id: str) -> Iterator[str]:
+    """A session comes with its work, and a winner's change is its own and that of the attempts which it went on from."""
+    for life in read_diary(world.diary):
+        if not life.finds_all:
+            yield f"attempt {life.subtask_id}.{life.number} remembered work that was not there"
+    attempts = {(row["subtask_id"], row["number"]): row for row in _attempts(world, job_id)}
+    for (subtask_id, number), row in attempts.items():
+        if row["status"] != "completed":
+            continue
+        chain = [number]
+        while (earlier := attempts[subtask_id, chain[0]]["resumed_from"]) is not None:
+            chain.insert(0, earlier)
+        wrote = git(world.repository, "show", f"{row['commit']}:{subtask_id}.txt").splitlines()
+        possible = [f"{subtask_id} {one}" for one in chain]
+        if wrote[-1:] != possible[-1:] or wrote != [line for line in possible if line in wrote]:
+            yield f"the winner of subtask {subtask_id} wrote {wrote}, and went on along {chain}"
 
 
 def _each_merge_is_recorded_once(world: World, job_id: str) -> Iterator[str]:
@@ -105,7 +122,7 @@ def _agents_ran_as_often_as_recorded(world: World, job_id: str, costs: Collectio
     """An agent runs once for each recorded attempt, and never twice for one; there is an attempt beyond the winner only
     where a fault took one away or made it fail. So the runs of agents = subtasks + attempts whose worker was
     lost + retries by policy."""
-    attempts = {row["id"]: row for row in world.fleet.rows("SELECT * FROM attempts WHERE job_id = :id", id=job_id)}
+    attempts = {row["id"]: row for row in _attempts(world, job_id)}
     ran = set()
     for life in read_diary(world.diary):
         attempt = attempts.get(life.attempt_id)
@@ -132,7 +149,7 @@ def _agents_did_not_overlap(world: World, *, cut_off: bool) -> Iterator[str]:
 
 def _never_too_many(world: World, job_id: str) -> Iterator[str]:
     """Recorded attempts never overlap beyond the limit; those whose worker was lost end when that was noticed."""
-    rows = world.fleet.rows("SELECT started_at, finished_at FROM attempts WHERE job_id = :id", id=job_id)
+    rows = _attempts(world, job_id)
     moments = sorted([(row["started_at"], 1) for row in rows] + [(row["finished_at"], -1) for row in rows])
     at_once = 0
     for _, change in moments:
@@ -159,13 +176,17 @@ def _times_are_in_order(world: World, job_id: str) -> Iterator[str]:
         outer = of_number[number]
         if not outer["started_at"] <= run["started_at"] <= run["completed_at"] <= outer["finished_at"]:
             yield f"the run of group {number} lies outside of its group's time"
-    for row in world.fleet.rows("SELECT * FROM attempts WHERE job_id = :id", id=job_id):
+    for row in _attempts(world, job_id):
         run = runs[row["group_run_id"]]
         if not run["started_at"] <= row["started_at"] <= row["finished_at"] <= run["completed_at"]:
             yield f"attempt {row['subtask_id']}.{row['number']} lies outside of its group run's time"
     for row in world.fleet.rows("SELECT * FROM subtasks WHERE job_id = :id", id=job_id):
         if row["merged_at"] is None or not row["started_at"] <= row["finished_at"] <= row["merged_at"]:
             yield f"subtask {row['subtask_id']} started, ended and was merged at {row['started_at']}, {row['finished_at']}, {row['merged_at']}"
+
+
+def _attempts(world: World, job_id: str) -> list[dict[str, Any]]:
+    return world.fleet.rows("SELECT * FROM attempts WHERE job_id = :id ORDER BY id", id=job_id)
 
 
 def _nothing_happened_after_the_end(world: World, job_id: str) -> Iterator[str]:

@@ -32,6 +32,8 @@ class Report:
     schedule: Schedule
     fired: tuple[str, ...]
     hits: tuple[Hit, ...]
+    went_on: int
+    """Attempts that went on with the session and the work of an earlier one."""
     complaints: tuple[str, ...]
 
 
@@ -56,11 +58,12 @@ def run_seed(seed: int, keep_logs: Path | None = None) -> Report:
             except AssertionError as error:
                 found.append(str(error))
             hits = tuple(world.points.hits())
+            went_on = len(world.fleet.rows("SELECT 1 FROM attempts WHERE resumed_from IS NOT NULL"))
         world.fleet.close_processes()
         found.extend(leftovers(world))
         if found and keep_logs is not None:
             _keep(world, keep_logs / f"seed-{seed}")
-    return Report(seed, schedule, tuple(fired), hits, tuple(found))
+    return Report(seed, schedule, tuple(fired), hits, went_on, tuple(found))
 
 
 def _keep(world: World, folder: Path) -> None:

@@ -39,7 +39,7 @@ class Schedule:
 
 
 def draw(seed: int, faults: Sequence[str]) -> Schedule:
-    """The same seed draws the same, in the same order. Over 24 seeds each point is met with each action."""
+    """The same seed draws the same, in the same order. Over 26 seeds each point is met with each action."""
     rng = random.Random(f"schedule {seed}")
     turns = [(seed - 1) * EACH_A_RUN + n for n in range(EACH_A_RUN)]
     points = [(POINTS[turn % len(POINTS)], ACTIONS[turn // len(POINTS) % len(ACTIONS)]) for turn in turns]

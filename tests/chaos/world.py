@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from orchestrator import control_group
 from orchestrator.fault_points import FOLDER_VARIABLE
+from tests.chaos import agent
 from tests.chaos.points import Points
 from tests.support.fleet import TestFleet, open_fleet
 from tests.support.island import Island
@@ -32,10 +33,13 @@ GROUPS: Final = 3
 SIZE: Final = 6
 LONG: Final = 1
 """The subtask of each group that outlives a lease."""
+REMEMBERING: Final = (1, 3, 5)
+"""Those of each group whose agent has a session, which a later attempt goes on with."""
 AT_ONCE: Final = 5
 GRACE_SECONDS: Final = 60.0
 LEASE_SECONDS: Final = 4.0
 BEAT_SECONDS: Final = 0.2
+CHECKPOINT_SECONDS: Final = 0.5
 
 
 @dataclass
@@ -101,26 +105,40 @@ class World:
             "max_parallel_agents": AT_ONCE,
             "max_retries": 20,
             "group_checks": "sleep 0.3; ls *.txt > /dev/null",
-            "subtasks": [
-                shell(n, self._command(n), group=1 + (n - 1) // SIZE, timeout="60s")
-                for n in range(1, GROUPS * SIZE + 1)
-            ],
+            "subtasks": [self._subtask(n) for n in range(1, GROUPS * SIZE + 1)],
         }
         path = self.fleet.folder / "plan.yaml"
         path.write_text(yaml.safe_dump(plan))
         return path
 
+    def _subtask(self, subtask_id: int) -> dict[str, Any]:
+        subtask = shell(subtask_id, self._command(subtask_id), group=1 + (subtask_id - 1) // SIZE, timeout="60s")
+        if remembers(subtask_id):
+            subtask["agent"]["name"] = "remembering"
+        return subtask
+
     def _command(self, subtask_id: int) -> str:
-        """If nobody ended an agent that outlives its lease, it would meet the one that takes its place."""
+        """If nobody ended an agent that outlives its lease, it would meet the one that takes its place.
+
+        Whoever remembers writes each attempt's number first into its file, then into its memory: it must never find an
+        earlier attempt in its memory whose line is not in the file."""
         beats = self.rng.randint(2, 14)
         if subtask_id % SIZE == LONG:
             beats = round((LEASE_SECONDS + self.rng.uniform(4.0, 5.0)) / BEAT_SECONDS)
+        line, file = "$ORCHESTRATOR_SUBTASK $ORCHESTRATOR_ATTEMPT_NUMBER", "$ORCHESTRATOR_SUBTASK.txt"
+        live = f"for _ in $(seq {beats}); do sleep {BEAT_SECONDS}; say .; done"
+        work = f"{live}; echo {line} > {file}"
+        if remembers(subtask_id):
+            find_all = f'touch $MEMORY; while read -r known; do grep -qx "$known" {file} || say "!"; done < $MEMORY'
+            work = f"{find_all}; echo {line} >> {file}; echo {line} >> $MEMORY; {live}"
         return (
             'say() { printf "%s %s %s %s %s\\n" "$1" "$ORCHESTRATOR_SUBTASK" "$ORCHESTRATOR_ATTEMPT_NUMBER"'
-            f' "$ORCHESTRATOR_ATTEMPT" "$EPOCHREALTIME" >> {self.diary}; }}; '
-            f"say +; for _ in $(seq {beats}); do sleep {BEAT_SECONDS}; say .; done; "
-            "echo $ORCHESTRATOR_SUBTASK $ORCHESTRATOR_ATTEMPT_NUMBER > $ORCHESTRATOR_SUBTASK.txt; say -"
+            f' "$ORCHESTRATOR_ATTEMPT" "$EPOCHREALTIME" >> {self.diary}; }}; say +; {work}; say -'
         )
+
+
+def remembers(subtask_id: int) -> bool:
+    return 1 + (subtask_id - 1) % SIZE in REMEMBERING
 
 
 @contextmanager
@@ -139,6 +157,7 @@ def new_world(seed: int, prepare: Callable[[World], None]) -> Iterator[World]:
         resources.callback(relay.close)
         relayed = database.replace(str(services.postgres.server.sockets), str(folder / "relay"))
         settings: dict[str, Any] = {"unreachable_grace_seconds": GRACE_SECONDS, "lease_seconds": LEASE_SECONDS}
+        settings |= {"agent_modules": [agent.MODULE], "checkpoint_seconds": CHECKPOINT_SECONDS}
         group = _new_control_group() if seed % 2 else None  # else trees are found through /proc
         if group is not None:
             settings["cgroup"] = group

@@ -144,7 +144,7 @@ def test_a_session_that_is_gone_on_with_is_paid_for_once(
     fleet = open_fleet(database, broker, tmp_path, agent_modules=[MODULE])
     try:
         fleet.start_dispatcher()
-        fleet.start_worker(ORCHESTRATOR_AGENT_MODULES=MODULE)
+        fleet.start_worker()
         begun = {"usage": {"input_tokens": 100}, "cost_usd": 0.3}
         steps = [
             {"session": "s-1"},

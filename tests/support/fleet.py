@@ -76,12 +76,8 @@ class TestFleet:
         return process
 
     def variables(self) -> dict[str, str]:
-        lists = {"agent_modules", "capabilities", "pass_to_agents"}
-        said = self.settings.model_dump(mode="json", exclude_none=True, exclude=lists)
-        return {
-            f"ORCHESTRATOR_{key.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
-            for key, value in said.items()
-        }
+        said = self.settings.model_dump(mode="json", exclude_none=True)
+        return {f"ORCHESTRATOR_{key.upper()}": _as_variable(value) for key, value in said.items() if value != []}
 
     def program(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """The command line, as a user of this fleet runs it."""
@@ -148,6 +144,16 @@ class TestFleet:
         self.close_processes()
         self.client.engine.dispose()
         self.client.app.close()
+
+
+def _as_variable(value: Any) -> str:
+    match value:
+        case dict():
+            return json.dumps(value)
+        case list():
+            return ",".join(value)
+        case _:
+            return str(value)
 
 
 def open_fleet(database: str, broker: str, folder: Path, **settings: Any) -> TestFleet:

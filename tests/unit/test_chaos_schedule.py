@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def test_every_point_and_every_fault_is_in_any_twenty_seeds(first: int) -> None:
 
 
 def test_every_point_meets_every_action() -> None:
-    seeds = range(1, 1 + len(FAULT_POINTS) * len(ACTIONS) // EACH_A_RUN)
+    seeds = range(1, 1 + math.ceil(len(FAULT_POINTS) * len(ACTIONS) / EACH_A_RUN))
     met = {(point.point, point.action) for seed in seeds for point in draw(seed, list(FAULTS)).points}
     assert met >= {(point, action) for point in FAULT_POINTS for action in ACTIONS}
 
@@ -35,13 +36,14 @@ def test_overlaps_are_seen_in_what_agents_wrote(tmp_path: Path) -> None:
     diary.write_text(
         "+ 1 1 w-1.10 100.0\n. 1 1 w-1.10 103.5\n"
         "+ 1 2 w-2.11 103.0\n- 1 2 w-2.11 105.0\n"
-        "+ 1 3 w-2.12 105.5\n"
+        "+ 1 3 w-2.12 105.5\n! 1 3 w-2.12 105.6\n"
         "+ 2 1 w-1.13 100.0\n- 2 1 w-1.13 106.0\n"
     )
     lives = read_diary(diary)
     ((earlier, later, seconds),) = overlaps(lives)
     assert (earlier.attempt_id, later.attempt_id, seconds) == (10, 11, 0.5)
     assert all(life.starts == 1 for life in lives)
+    assert [life.attempt_id for life in lives if not life.finds_all] == [12]
 
 
 def test_a_point_that_nobody_got_to_is_told(tmp_path: Path) -> None:
