@@ -73,6 +73,10 @@ class _Refused(Exception):  # noqa: N818 - never leaves this module
         self.fault = Fault(one_line(message), line=line, hint=hint)
 
 
+def _too_deep(line: int | None) -> _Refused:
+    return _Refused(f"The plan is nested deeper than {MAX_DEPTH} levels.", line)
+
+
 def _decode(text: str | bytes) -> str:
     size = len(text) if isinstance(text, bytes) else len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
@@ -121,8 +125,11 @@ class _Reader:
                     self._document.data = self._value(next(events), events, ())
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else None
             problem = error.problem or error.context or "it is neither YAML nor JSON"
-            raise _Refused(f"The plan can't be read: {_sentence(problem)}", mark.line + 1 if mark else None) from None
+            if "nesting depth" in problem:  # libyaml reads ahead, and has a bound of its own
+                raise _too_deep(line) from None
+            raise _Refused(f"The plan can't be read: {_sentence(problem)}", line) from None
         except (yaml.YAMLError, UnicodeError):
             raise _Refused(
                 "The plan holds characters that YAML does not allow.", hint="Remove control characters."
@@ -134,7 +141,7 @@ class _Reader:
         if self._values > MAX_VALUES:
             raise _Refused(f"The plan holds more than {MAX_VALUES:,} values.", _line(event))
         if len(path) > MAX_DEPTH:
-            raise _Refused(f"The plan is nested deeper than {MAX_DEPTH} levels.", _line(event))
+            raise _too_deep(_line(event))
         self._document.lines.setdefault(path, _line(event))
         if isinstance(event, yaml.AliasEvent):
             return self._aliased(event)

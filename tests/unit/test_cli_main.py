@@ -168,7 +168,8 @@ def test_a_plan_that_can_not_be_read_is_told_in_a_line(tmp_path: Path) -> None:
 def test_an_interruption_while_modules_are_imported_leaves_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("import sys; print('importing', flush=True); sys.stdin.read()")
     process = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator", "--help"],
+        # Tests that run in the background of a shell have an ignored SIGINT handed down.
+        ["env", "--default-signal=INT", sys.executable, "-m", "orchestrator", "--help"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
