@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.errors import DatabaseUnavailable
@@ -12,6 +13,8 @@ from orchestrator.state.log_chunks import write_log_chunks
 from orchestrator.state.together import Together
 from orchestrator.state.transitions import claims
 from orchestrator.state.transitions.claims import Claim, Wanted
+from workers.agents.protocol import Agent, AgentConfig
+from workers.agents.registry import agent_class
 from workers.checkpoint_keeper import CheckpointKeeper
 from workers.governor import Governor
 from workers.lease_keeper import LeaseKeeper
@@ -30,6 +33,7 @@ class AgentRunner:
         settings = fleet.settings
         self.fleet = fleet
         self.settings = settings
+        self.agent_class: Callable[[str], type[Agent[AgentConfig]]] = cache(partial(agent_class, settings=settings))
         self.keeper = LeaseKeeper(
             fleet.engine,
             lease_seconds=settings.lease_seconds,

@@ -25,7 +25,6 @@ from orchestrator.supervisor import StopSignal
 from workers.agent_runner import AgentRunner
 from workers.agents.in_process import InProcessAgent, Patience, run_in_process
 from workers.agents.protocol import AgentConfig
-from workers.agents.registry import agent_class
 from workers.attempt import Attempt
 from workers.briefing import brief
 from workers.checkpointing import PUSH_SECONDS, keep_for_the_next
@@ -91,7 +90,7 @@ def _work(runner: AgentRunner, claim: Claim, stop: StopSignal) -> AttemptEnd:
     """Everything between the claim and the record. Whatever goes wrong becomes an outcome."""
     try:
         subtask = ResolvedSubtask.model_validate(claim.spec)
-        agent = agent_class(claim.agent, runner.settings)()
+        agent = runner.agent_class(claim.agent)()
         if isinstance(agent, InProcessAgent) and subtask.check is None and not subtask.expect_changes:
             return _run_here(runner, claim, subtask, agent, stop)
         found = resumption(runner, claim, agent)

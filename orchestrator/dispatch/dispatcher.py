@@ -7,8 +7,9 @@ by two dispatchers at once: the guarded transitions let one of them through.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
@@ -42,16 +43,15 @@ def begin_next_group(fleet: Fleet, connection: Connection, job_id: str) -> list[
     """
     job = jobs.lock_job(connection, job_id)
     assert job is not None, "the caller has locked it"
-    while (number := _lowest_pending_group(connection, job_id)) is not None:
-        _skip_dependents(connection, job_id, number)
-        header = _header(connection, job_id, number)
-        if header:
-            return _dispatch_group(fleet, connection, job, number, header)
-        if _has_unmerged_work(connection, job_id, number):
+    while (group := _lowest_pending_group(connection, job_id)) is not None:
+        _skip(connection, job_id, group.blocked)
+        if group.header:
+            return _dispatch_group(fleet, connection, job, group.number, group.header)
+        if _has_unmerged_work(connection, job_id, group.number):
             # Everything had completed when the job ended; the reconciler finds the group and merges it.
-            groups.resume_group(connection, job_id, number)
+            groups.resume_group(connection, job_id, group.number)
             return []
-        groups.fail_group(connection, job_id, number, "nothing in it could run")
+        groups.fail_group(connection, job_id, group.number, "nothing in it could run")
     finish_job(connection, job_id)
     return []
 
@@ -159,11 +159,41 @@ def stop_spending(fleet: Fleet, connection: Connection, job_id: str) -> list[Mes
     return [] if number is None else [owe(connection, job_id, dict(merge_message(fleet.app, job_id, number)))]
 
 
-def _lowest_pending_group(connection: Connection, job_id: str) -> int | None:
-    lowest: int | None = connection.execute(
-        text("SELECT min(number) FROM groups WHERE job_id = :job_id AND status = 'pending'"), {"job_id": job_id}
-    ).scalar_one()
-    return lowest
+@dataclass(frozen=True)
+class _Candidate:
+    """A pending group: what of it may run, and whose dependency (by subtask id) has ended without completing."""
+
+    number: int
+    header: list[HeaderTask]
+    blocked: dict[int, int]
+
+
+def _lowest_pending_group(connection: Connection, job_id: str) -> _Candidate | None:
+    rows = connection.execute(_LOWEST_PENDING_GROUP, {"job_id": job_id}).all()
+    if not rows:
+        return None
+    pending = [row for row in rows if row.subtask_id is not None]
+    return _Candidate(
+        number=rows[0].number,
+        header=[_header_task(row) for row in pending if row.blocked_by is None],
+        blocked={row.subtask_id: row.blocked_by for row in pending if row.blocked_by is not None},
+    )
+
+
+_LOWEST_PENDING_GROUP = text(
+    """
+    SELECT g.number, s.subtask_id, s.title, s.agent, s.spec->'requires' AS requires, blocked.by AS blocked_by
+    FROM (SELECT number FROM groups WHERE job_id = :job_id AND status = 'pending' ORDER BY number LIMIT 1) g
+    LEFT JOIN subtasks s ON s.job_id = :job_id AND s.group_number = g.number AND s.status = 'pending'
+    LEFT JOIN LATERAL (
+        SELECT min(d.subtask_id) AS by
+        FROM jsonb_array_elements_text(s.spec->'depends_on') AS wanted(id)
+        JOIN subtasks d ON d.job_id = :job_id AND d.subtask_id = wanted.id::integer
+        WHERE d.finished_at IS NOT NULL AND d.status <> 'completed'
+    ) blocked ON true
+    ORDER BY s.subtask_id
+    """
+)
 
 
 def _header(connection: Connection, job_id: str, number: int) -> list[HeaderTask]:
@@ -174,28 +204,18 @@ def _header(connection: Connection, job_id: str, number: int) -> list[HeaderTask
         ),
         {"job_id": job_id, "number": number},
     )
-    return [HeaderTask(row.subtask_id, row.title, row.agent, row.requires or ()) for row in rows]
+    return [_header_task(row) for row in rows]
 
 
-def _skip_dependents(connection: Connection, job_id: str, number: int) -> None:
+def _header_task(row: Any) -> HeaderTask:
+    return HeaderTask(row.subtask_id, row.title, row.agent, row.requires or ())
+
+
+def _skip(connection: Connection, job_id: str, blocked: Mapping[int, int]) -> None:
     """A subtask whose dependency has ended without completing is not worth an agent."""
-    rows = connection.execute(
-        text(
-            """
-            SELECT s.subtask_id, min(d.subtask_id) AS dependency
-            FROM subtasks s
-            CROSS JOIN LATERAL jsonb_array_elements_text(s.spec->'depends_on') AS wanted(id)
-            JOIN subtasks d ON d.job_id = s.job_id AND d.subtask_id = wanted.id::integer
-            WHERE s.job_id = :job_id AND s.group_number = :number AND s.status = 'pending'
-              AND d.finished_at IS NOT NULL AND d.status <> 'completed'
-            GROUP BY s.subtask_id ORDER BY s.subtask_id
-            """
-        ),
-        {"job_id": job_id, "number": number},
-    ).all()
-    for row in rows:
-        why = f"it depends on #{row.dependency}, which did not complete"
-        subtasks.end_pending(connection, job_id, "skipped", why, subtask_ids=[row.subtask_id])
+    for subtask_id, dependency in blocked.items():
+        why = f"it depends on #{dependency}, which did not complete"
+        subtasks.end_pending(connection, job_id, "skipped", why, subtask_ids=[subtask_id])
 
 
 def _has_unmerged_work(connection: Connection, job_id: str, number: int) -> bool:

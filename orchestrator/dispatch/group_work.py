@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Engine, text
 
 from orchestrator.dispatch.group_record import AttemptFigures
 from orchestrator.merge.branches import AttemptToMerge
-from orchestrator.state.transitions.groups import MergeClaim
+from orchestrator.state.one_trip import in_one_trip
+from orchestrator.state.transitions.groups import MergeClaim, claim_merge_statement
 
 
 @dataclass(frozen=True)
@@ -30,42 +31,50 @@ class GroupWork:
     figures: tuple[AttemptFigures, ...]
 
 
-def read_group_work(connection: Connection, claim: MergeClaim) -> GroupWork:
-    """Three statements, whatever the size of the group."""
-    key = {"job_id": claim.job_id, "number": claim.group_number}
-    job = connection.execute(
-        text(
-            "SELECT repo, branch, base_commit, head_commit, plan->'on_failure' AS on_failure,"
-            " coalesce((plan->>'retry_failed_agents')::boolean, true) AS retry_enabled FROM jobs WHERE id = :job_id"
+def claim_group_work(
+    engine: Engine, job_id: str, group_number: int, *, lease_seconds: float, woken_by: str
+) -> tuple[MergeClaim, GroupWork] | None:
+    """Claim the merge and read what there is to merge, in one round trip. None: too early, too late, or somebody merges.
+    Raises `DatabaseUnavailable`."""
+    key = {"job_id": job_id, "number": group_number}
+    claimed, jobs, subtasks, figures = in_one_trip(
+        engine,
+        claim_merge_statement(
+            job_id, group_number, token=secrets.token_hex(16), lease_seconds=lease_seconds, woken_by=woken_by
         ),
-        {"job_id": claim.job_id},
-    ).one()
-    rows = connection.execute(_SUBTASKS, key).all()
-    return GroupWork(
-        repo=job.repo,
-        branch=job.branch,
-        base_commit=job.base_commit,
-        head=job.head_commit,
-        on_failure=job.on_failure,
-        statuses={row.subtask_id: row.status for row in rows},
-        failures_left={row.subtask_id: _failures_left(row) if job.retry_enabled else 0 for row in rows},
+        (_JOB, {"job_id": job_id}),
+        (_SUBTASKS, key),
+        (_FIGURES, key),
+    )
+    if not claimed:
+        return None
+    (job,) = jobs
+    retry_enabled = job.pop("retry_enabled")
+    return MergeClaim(**claimed[0]), GroupWork(
+        **job,
+        statuses={row["subtask_id"]: row["status"] for row in subtasks},
+        failures_left={row["subtask_id"]: row["failures_left"] if retry_enabled else 0 for row in subtasks},
         to_merge=tuple(
-            AttemptToMerge(row.subtask_id, row.title, row.commit, row.ref, row.finished_at)
-            for row in rows
-            if row.status == "completed" and row.merged_at is None and row.commit is not None
+            AttemptToMerge(row["subtask_id"], row["title"], row["commit"], row["ref"], row["finished_at"])
+            for row in subtasks
+            if row["status"] == "completed" and row["merged_at"] is None and row["commit"] is not None
         ),
-        merged_before=frozenset(row.subtask_id for row in rows if row.merged_at is not None),
-        figures=tuple(AttemptFigures(*row) for row in connection.execute(_FIGURES, {"run": claim.group_run_id})),
+        merged_before=frozenset(row["subtask_id"] for row in subtasks if row["merged_at"] is not None),
+        figures=tuple(AttemptFigures(**row) for row in figures),
     )
 
 
-def _failures_left(row: Any) -> int:
-    return int(row.max_retries) - int(row.failures)
-
+_JOB = text(
+    """
+    SELECT repo, branch, base_commit, head_commit AS head, plan->'on_failure' AS on_failure,
+           coalesce((plan->>'retry_failed_agents')::boolean, true) AS retry_enabled
+    FROM jobs WHERE id = :job_id
+    """
+)
 
 _SUBTASKS = text(
     """
-    SELECT s.subtask_id, s.title, s.status, s.commit, s.merged_at, s.failures, s.spec->'max_retries' AS max_retries,
+    SELECT s.subtask_id, s.title, s.status, s.commit, s.merged_at, (s.spec->'max_retries')::integer - s.failures AS failures_left,
            winner.ref, winner.finished_at
     FROM subtasks s
     LEFT JOIN LATERAL (
@@ -82,6 +91,9 @@ _FIGURES = text(
     """
     SELECT id, subtask_id, status, started_at, finished_at, agent_duration_seconds,
            (SELECT sum(value::bigint) FROM jsonb_each_text(usage) WHERE value ~ '^[0-9]+$') AS tokens
-    FROM attempts WHERE group_run_id = :run AND finished_at IS NOT NULL ORDER BY subtask_id, number
+    FROM attempts
+    WHERE group_run_id = (SELECT max(id) FROM group_runs WHERE job_id = :job_id AND group_number = :number)
+      AND finished_at IS NOT NULL
+    ORDER BY subtask_id, number
     """
 )

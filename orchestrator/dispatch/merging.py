@@ -17,7 +17,7 @@ from orchestrator.check import CheckResult
 from orchestrator.dispatch.dispatcher import begin_next_group, end_job_if_idle, send_back, stop_job
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.dispatch.group_record import max_concurrent_agents, sequential_estimate_seconds, total_tokens
-from orchestrator.dispatch.group_work import GroupWork, read_group_work
+from orchestrator.dispatch.group_work import GroupWork, claim_group_work
 from orchestrator.dispatch.next_step import MergedGroup, Proceed, SendBack, next_step
 from orchestrator.errors import BadInput, DatabaseUnavailable, LeaseLost, OrchestratorException
 from orchestrator.fault_points import fault_point
@@ -52,25 +52,18 @@ def merge_group(fleet: Fleet, job_id: str, group_number: int, *, woken_by: str) 
     Woken by the chord's callback or by the reconciler; the merge lease lets one through. A remote or a broker that is
     away gives the lease back, and the reconciler calls again. Never raises for what git or the check say.
     """
-    with translated(), fleet.engine.begin() as connection:
-        claim = groups.claim_merge(
-            connection,
-            job_id,
-            group_number,
-            token=secrets.token_hex(16),
-            lease_seconds=fleet.settings.lease_seconds,
-            woken_by=woken_by,
-        )
-        if claim is None:
-            return
-        work = read_group_work(connection, claim)
+    claimed = claim_group_work(
+        fleet.engine, job_id, group_number, lease_seconds=fleet.settings.lease_seconds, woken_by=woken_by
+    )
+    if claimed is None:
+        return
+    claim, work = claimed
     fault_point("after_merge_claim_before_merge")
     try:
-        with _lease_kept(fleet, claim) as stop:
-            done = _merge(fleet, claim, work, stop)
-            with translated(), fleet.engine.begin() as connection:
-                messages = _record(fleet, connection, claim, work, done)
-                fault_point("after_merge_record_before_commit")
+        done = _merge(fleet, claim, work)
+        with translated(), fleet.engine.begin() as connection:
+            messages = _record(fleet, connection, claim, work, done)
+            fault_point("after_merge_record_before_commit")
     except LeaseLost:
         log.warning("The merge of group %d was taken over.", group_number, extra={"event": "merge.lease_lost"})
     except (OrchestratorException, RedisError) as error:
@@ -82,7 +75,7 @@ def merge_group(fleet: Fleet, job_id: str, group_number: int, *, woken_by: str) 
 
 @contextmanager
 def _lease_kept(fleet: Fleet, claim: MergeClaim) -> Iterator[StopSignal]:
-    """Renew the merge lease beside the merge. The signal stops the group's check when the lease is lost or the job
+    """Renew the merge lease beside what may take long; its token fences the record. The signal stops the group's check when the lease is lost or the job
     is to end."""
     settings = fleet.settings
     done = threading.Event()
@@ -107,7 +100,7 @@ def _lease_kept(fleet: Fleet, claim: MergeClaim) -> Iterator[StopSignal]:
             keeper.join()
 
 
-def _merge(fleet: Fleet, claim: MergeClaim, work: GroupWork, stop: StopSignal) -> MergeDone:
+def _merge(fleet: Fleet, claim: MergeClaim, work: GroupWork) -> MergeDone:
     """Merge what is new onto the integration branch, push it, run the group's check on it.
 
     Nothing new and no check: nothing is touched. Merging twice gives the same commits, so a crash after the push
@@ -118,14 +111,17 @@ def _merge(fleet: Fleet, claim: MergeClaim, work: GroupWork, stop: StopSignal) -
     is_new = any(attempt.commit != work.head for attempt in work.to_merge)
     if not is_new and not (claim.check_command and (work.to_merge or work.merged_before)):
         return MergeDone(head=work.head, merged=tuple(attempt.subtask_id for attempt in work.to_merge))
-    with MergeWorkspace.open(
-        fleet.settings.workspaces_dir,
-        fleet.repositories,
-        repo=work.repo,
-        job_id=claim.job_id,
-        head=work.head,
-        attempts=work.to_merge,
-    ) as workspace:
+    with (
+        _lease_kept(fleet, claim) as stop,
+        MergeWorkspace.open(
+            fleet.settings.workspaces_dir,
+            fleet.repositories,
+            repo=work.repo,
+            job_id=claim.job_id,
+            head=work.head,
+            attempts=work.to_merge,
+        ) as workspace,
+    ):
         result = merge_attempts(workspace, attempts=work.to_merge, head=work.head)
         if work.head == work.base_commit:
             ensure_branch(workspace, work.repo, work.branch, work.head)

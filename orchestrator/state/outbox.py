@@ -104,6 +104,10 @@ def due(connection: Connection, limit: int = 500) -> list[Message]:
     return [Message(row.id, row.message) for row in rows]
 
 
+BATCH: Final = 10
+"""Messages that go out together: workers are at the first ones while the next ones are written."""
+
+
 def publish(engine: Engine, app: Celery, messages: Sequence[Message], *, republish_seconds: float) -> int:
     """Send messages whose rows are committed, then mark them. Returns how many were sent.
 
@@ -113,18 +117,21 @@ def publish(engine: Engine, app: Celery, messages: Sequence[Message], *, republi
     do nothing, and cost a tenth of sending it.
     """
     fault_point("before_publish")
+    sent: list[int] = []
     try:
-        with app.producer_or_acquire() as producer, producer.batch():
-            for message in messages:
-                signature(message.body, app=app).apply_async(producer=producer, ignore_result=True, declare=())
+        with app.producer_or_acquire() as producer:
+            for start in range(0, len(messages), BATCH):
+                batch = messages[start : start + BATCH]
+                with producer.batch():
+                    for message in batch:
+                        signature(message.body, app=app).apply_async(producer=producer, ignore_result=True, declare=())
+                sent += [message.outbox_id for message in batch]
     except (BatchPublishError, OperationalError, RedisError, OSError) as error:
         log.warning(
             "The broker is away: %d messages wait in the outbox.",
-            len(messages),
+            len(messages) - len(sent),
             extra={"event": "outbox.broker_away", "error": str(error)},
         )
-        return 0
-    sent = [message.outbox_id for message in messages]
     fault_point("after_publish_before_mark")
     try:
         _mark(engine, sent, republish_seconds)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from orchestrator.state.events import record_event
+from orchestrator.state.one_trip import Statement
 
 
 @dataclass(frozen=True)
@@ -57,24 +58,7 @@ def start_group(
 ) -> None:
     """pending (or merging, for what was sent back) → running, with a new group run."""
     connection.execute(
-        text(
-            """
-            UPDATE groups SET status = 'running', base_commit = :base, started_at = coalesce(started_at, clock_timestamp())
-            WHERE job_id = :job_id AND number = :number AND status IN ('pending', 'running')
-            """
-        ),
-        {"job_id": job_id, "number": number, "base": base_commit},
-    )
-    connection.execute(
-        text(
-            """
-            INSERT INTO group_runs (job_id, group_number, number, chord_id, subtask_ids, num_agents,
-                                    parallelization_strategy, base_commit, started_at)
-            SELECT :job_id, :number, coalesce(max(number), 0) + 1, :chord_id, CAST(:ids AS jsonb), :count,
-                   :strategy, :base, clock_timestamp()
-            FROM group_runs WHERE job_id = :job_id AND group_number = :number
-            """
-        ),
+        _START_GROUP,
         {
             "job_id": job_id,
             "number": number,
@@ -85,37 +69,60 @@ def start_group(
             "base": base_commit,
         },
     )
-    record_event(connection, "group.started", job_id, group_number=number, subtask_ids=list(subtask_ids))
 
 
-_CLAIM_MERGE = text(
+_START_GROUP = text(
     """
-    UPDATE groups g
-    SET status = 'merging', merge_token = :token, woken_by = :woken_by,
-        merge_lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds)
-    FROM jobs j
-    WHERE g.job_id = :job_id AND g.number = :number AND j.id = g.job_id
-      AND j.status = 'running' AND j.cancel_requested_at IS NULL
-      AND (g.status = 'running' OR (g.status = 'merging' AND g.merge_lease_expires_at < clock_timestamp()))
-      AND NOT EXISTS (SELECT FROM subtasks s WHERE s.job_id = g.job_id AND s.group_number = g.number AND s.finished_at IS NULL)
-    RETURNING g.check_command,
-              (SELECT max(id) FROM group_runs r WHERE r.job_id = g.job_id AND r.group_number = g.number) AS group_run_id
+    WITH started AS (
+        UPDATE groups SET status = 'running', base_commit = :base, started_at = coalesce(started_at, clock_timestamp())
+        WHERE job_id = :job_id AND number = :number AND status IN ('pending', 'running')
+    ), run AS (
+        INSERT INTO group_runs (job_id, group_number, number, chord_id, subtask_ids, num_agents,
+                                parallelization_strategy, base_commit, started_at)
+        SELECT :job_id, :number, coalesce(max(number), 0) + 1, :chord_id, CAST(:ids AS jsonb), :count,
+               :strategy, :base, clock_timestamp()
+        FROM group_runs WHERE job_id = :job_id AND group_number = :number
+    )
+    INSERT INTO events (job_id, group_number, name, data)
+    VALUES (:job_id, :number, 'group.started', jsonb_build_object('subtask_ids', CAST(:ids AS jsonb)))
+    RETURNING pg_notify('orchestrator_events', job_id)
     """
 )
 
 
-def claim_merge(
-    connection: Connection, job_id: str, number: int, *, token: str, lease_seconds: float, woken_by: str
-) -> MergeClaim | None:
-    """running → merging, once every subtask of the group is final. None: too early, too late, or somebody merges."""
-    row = connection.execute(
-        _CLAIM_MERGE,
-        {"job_id": job_id, "number": number, "token": token, "lease_seconds": lease_seconds, "woken_by": woken_by},
-    ).one_or_none()
-    if row is None:
-        return None
-    record_event(connection, "group.merging", job_id, group_number=number, woken_by=woken_by)
-    return MergeClaim(token, job_id, number, row.group_run_id, row.check_command, woken_by)
+_CLAIM_MERGE = text(
+    """
+    WITH claimed AS (
+        UPDATE groups g
+        SET status = 'merging', merge_token = :token, woken_by = :woken_by,
+            merge_lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds)
+        FROM jobs j
+        WHERE g.job_id = :job_id AND g.number = :number AND j.id = g.job_id
+          AND j.status = 'running' AND j.cancel_requested_at IS NULL
+          AND (g.status = 'running' OR (g.status = 'merging' AND g.merge_lease_expires_at < clock_timestamp()))
+          AND NOT EXISTS (SELECT FROM subtasks s WHERE s.job_id = g.job_id AND s.group_number = g.number AND s.finished_at IS NULL)
+        RETURNING g.merge_token AS token, g.job_id, g.number AS group_number, g.check_command, g.woken_by,
+                  (SELECT max(id) FROM group_runs r WHERE r.job_id = g.job_id AND r.group_number = g.number) AS group_run_id
+    ), event AS (
+        INSERT INTO events (job_id, group_number, name, data)
+        SELECT job_id, group_number, 'group.merging', jsonb_build_object('woken_by', woken_by) FROM claimed
+        RETURNING pg_notify('orchestrator_events', job_id)
+    )
+    SELECT * FROM claimed
+    """
+)
+
+
+def claim_merge_statement(job_id: str, number: int, *, token: str, lease_seconds: float, woken_by: str) -> Statement:
+    """running → merging, once every subtask of the group is final; its row holds the fields of a `MergeClaim`. No row: too
+    early, too late, or somebody merges."""
+    return _CLAIM_MERGE, {
+        "job_id": job_id,
+        "number": number,
+        "token": token,
+        "lease_seconds": lease_seconds,
+        "woken_by": woken_by,
+    }
 
 
 def renew_merge(connection: Connection, token: str, lease_seconds: float) -> tuple[bool, bool]:
