@@ -23,7 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
+from orchestrator.environment import FLEET_PREFIX
 from orchestrator.errors import ConfigurationError, GitError, RepositoryError
+from orchestrator.git_credentials import kept_apart
+from orchestrator.process_list import COOKIE_VARIABLE
 from orchestrator.redaction import redact_url
 
 OLDEST_GIT: Final = (2, 38)
@@ -132,10 +135,11 @@ def run_git(
     `on_start` is given its process, which another thread may kill. Raises `GitError` for a failure (unless `check` is false) and for a
     command that outlives `timeout_seconds`, `ConfigurationError` when there is no git.
     """
-    settings = ALWAYS if user_config else ALWAYS + OWN_REPOSITORIES
+    kept = kept_apart([str(arg) for arg in args])
+    settings = [*ALWAYS, *(() if user_config else OWN_REPOSITORIES), *kept.settings]
     command = ["nice", "-n", str(nice)] if nice else []
     command += ["git", "--no-pager", *(part for key, value in settings for part in ("-c", f"{key}={value}"))]
-    command += [str(arg) for arg in args]
+    command += kept.args
     shown = _shown(args)
     if cwd is not None and not cwd.is_dir():
         raise GitError(f"There is no folder {cwd} to run git in.", context={"command": shown, "cwd": str(cwd)})
@@ -143,7 +147,7 @@ def run_git(
         process = subprocess.Popen(
             command,
             cwd=cwd,
-            env=_environment(user_config) | dict(env or {}),
+            env=_environment(user_config) | kept.variables | dict(env or {}),
             stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -421,6 +425,8 @@ def _environment(user_config: bool) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith("GIT_") or name == "GIT_EXEC_PATH" or (user_config and KEPT_FOR_REMOTES.fullmatch(name))
     }
+    # The addresses of the fleet, with their passwords, are nothing to git, nor to what hooks of a repository start.
+    kept = {name: value for name, value in kept.items() if not name.startswith(FLEET_PREFIX) or name == COOKIE_VARIABLE}
     if not user_config:
         kept |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_ATTR_NOSYSTEM": "1"}
     return kept | {

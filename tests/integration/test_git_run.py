@@ -12,6 +12,7 @@ import pytest
 from orchestrator.errors import ConfigurationError, GitError
 from orchestrator.git import attempt_ref, last_line, require_git, run_git
 from tests.support.git_checkout import Repository
+from tests.support.git_server import GitServer
 from tests.support.waiting import wait_until
 
 
@@ -26,6 +27,14 @@ def test_variables_of_git_do_not_leak_in(
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "elsewhere" / "index"))
     assert run_git("rev-parse", "HEAD", cwd=repository.path).text == repository.head
+
+
+def test_addresses_of_the_fleet_do_not_leak_in(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE_URL", "postgresql://me:hunter2@db/x")
+    monkeypatch.setenv("HOUSE_VARIABLE", "stays")
+    said = run_git("-c", "alias.env=!env", "env", cwd=repository.path, user_config=True).text
+    assert "HOUSE_VARIABLE=stays" in said
+    assert "hunter2" not in said
 
 
 def test_user_configuration_counts_only_where_it_is_asked_for(
@@ -52,6 +61,32 @@ def test_a_failure_says_what_git_said(repository: Repository) -> None:
         run_git("cat-file", "blob", "no-such-thing", cwd=repository.path)
     assert caught.value.message == "git cat-file failed: Not a valid object name no-such-thing."
     assert caught.value.context["exit_code"] == 128
+
+
+def test_a_password_in_a_url_stands_on_no_command_line(tmp_path: Path) -> None:
+    """Git finds its way with it all the same, whatever helper of the user's would answer first."""
+    bare = tmp_path / "served" / "repo.git"
+    (tmp_path / "config").write_text(
+        '[credential]\n\thelper = "!f() { echo username=nobody; echo password=wrong; }; f"\n'
+    )
+    run_git("init", "--quiet", "--bare", "--initial-branch=main", bare, cwd=None)
+    run_git("config", "http.receivepack", "true", cwd=bare)
+    source = Repository.create(tmp_path / "source", {"file": "one\n"})
+    server = GitServer(tmp_path / "served")
+    env = {"GIT_CONFIG_GLOBAL": str(tmp_path / "config")}
+    url = server.url("repo.git")
+    try:
+        words = ("push", "--quiet", "--", url, "HEAD:refs/heads/main")
+        run_git(*words, cwd=source.path, user_config=True, env=env)
+        listing = run_git("ls-remote", "--", url, cwd=tmp_path, user_config=True, env=env).text
+        run_git("clone", "--quiet", "--", url, tmp_path / "clone", cwd=None, user_config=True, env=env)
+    finally:
+        server.close()
+    assert f"{source.head}\trefs/heads/main" in listing
+    assert (tmp_path / "clone" / "file").read_text() == "one\n"
+    assert "hunter2" not in (tmp_path / "clone" / ".git" / "config").read_text()
+    assert server.answered > 3
+    assert server.seen_in == set()
 
 
 def test_a_password_in_a_url_is_never_shown(tmp_path: Path) -> None:
