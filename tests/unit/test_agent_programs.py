@@ -27,6 +27,7 @@ TURN = (
     '{"type":"turn.completed","usage":{"input_tokens":3900,"cached_input_tokens":900,"cache_write_input_tokens":0,'
     '"output_tokens":150,"reasoning_output_tokens":0}}'
 )
+A_WARNING = '{"type":"item.completed","item":{"id":"item_0","type":"error","message":"a feature is under development"}}'
 WAITING = '{"type":"error","message":"Reconnecting... waiting for network (Connection failed: error sending request)"}'
 STEP = (
     '{"type":"step_finish","sessionID":"ses_1","part":{"reason":"%s","type":"step-finish",'
@@ -88,6 +89,7 @@ def end_of(agent: Agent[Any], lines: list[str], exit_code: int | None, folder: P
             1,
             Outcome.PROVIDER_UNAVAILABLE,
         ),
+        (CodexAgent, [STARTED, A_WARNING, SAID, TURN], 0, Outcome.COMPLETED),
         (CodexAgent, [STARTED, WAITING, WAITING], None, Outcome.PROVIDER_UNAVAILABLE),
         (CodexAgent, [STARTED, WAITING, WAITING, SAID, TURN], 0, Outcome.COMPLETED),
         (OpencodeAgent, [STEP % "tool-calls", STEP % "stop"], 0, Outcome.COMPLETED),
@@ -121,6 +123,18 @@ def end_of(agent: Agent[Any], lines: list[str], exit_code: int | None, folder: P
             Outcome.PROVIDER_UNAVAILABLE,
         ),
         (AiderAgent, ["Aider v0.86.2"], 0, Outcome.FAILED),
+        (
+            MiniSweAgent,
+            ["!APIError: litellm.APIError: APIError: OpenAIException - scripted 529"],
+            1,
+            Outcome.PROVIDER_UNAVAILABLE,
+        ),
+        (
+            AiderAgent,
+            ["litellm.APIError: APIError: OpenrouterException - Insufficient credits, add more"],
+            0,
+            Outcome.AUTH_ERROR,
+        ),
         (MiniSweAgent, ["!AuthenticationError: litellm.AuthenticationError: scripted"], 1, Outcome.AUTH_ERROR),
         (MiniSweAgent, [], 0, Outcome.FAILED),
     ],

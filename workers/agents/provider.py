@@ -33,10 +33,14 @@ _WORDS: Final[tuple[tuple[re.Pattern[str], Outcome], ...]] = tuple(
     (re.compile(words, re.IGNORECASE), outcome)
     for words, outcome in (
         (r"RateLimitError|rate limit|too many requests|quota|usage limit|overloaded", Outcome.RATE_LIMITED),
-        (r"AuthenticationError|PermissionDeniedError|invalid api key|unauthorized", Outcome.AUTH_ERROR),
+        (
+            r"AuthenticationError|PermissionDeniedError|invalid api key|unauthorized|insufficient credit|payment required",
+            Outcome.AUTH_ERROR,
+        ),
         (r"NotFoundError|model .*not found|model .*does not exist", Outcome.BAD_CONFIG),
         (
-            r"InternalServerError|ServiceUnavailable|BadGateway|APIConnectionError|high demand"
+            # An `APIError` of litellm had a status without a name of its own there, 520 to 529 for instance.
+            r"\bAPIError\b|InternalServerError|ServiceUnavailable|BadGateway|APIConnectionError|high demand"
             r"|stream disconnected|stream closed|error sending request|connection (?:failed|refused|reset|error)"
             r"|fetch failed|network|ECONNREFUSED|ECONNRESET|timed? ?out",
             Outcome.PROVIDER_UNAVAILABLE,
