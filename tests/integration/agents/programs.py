@@ -41,7 +41,7 @@ class Program:
 
 CLAUDE: Final = Program("claude-code", "claude", {"allowed_tools": ["Bash"]})
 CODEX: Final = Program("codex", "codex", {"model": "gpt-5-codex"})
-MINI: Final = Program("mini-swe-agent", "mini", {"model": "openai/gpt-x"}, permissions="full")
+MINI: Final = Program("mini-swe-agent", "mini", {"model": "openai/gpt-5.1"}, permissions="full")
 PROGRAMS: Final = (CLAUDE, CODEX, MINI)
 
 

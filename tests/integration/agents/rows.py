@@ -25,6 +25,7 @@ class Row:
     steps: Sequence[Step] = (CHANGE, DONE)
     faults: Sequence[Fault] = ()
     agent: Mapping[str, Any] = field(default_factory=dict)
+    """More keys of the agent's configuration, for those that know them."""
     subtask: Mapping[str, Any] = field(default_factory=dict)
     signal: Literal["TERM", "INT", "KILL"] | None = None
     """Sent to the program once its tool is at work."""
@@ -52,6 +53,8 @@ SIGNALLED: Final = frozenset({"mini-swe-agent"})
 """They write a call's tokens down when the call's tool has ended, or not at all."""
 
 IDLE: Final = {"idle_timeout": 8}
+SLOW_TO_BEGIN: Final = {"mini-swe-agent": {"idle_timeout": 30}}
+"""On a busy machine it takes longer than the others to ask its model for the first time, and is silent meanwhile."""
 
 ROWS: Final = (
     Row("success with a file changed", _all("completed", 2, 2, 2)),
@@ -64,6 +67,20 @@ ROWS: Final = (
         agent={"allowed_tools": []},
         by_program={"codex": {"permissions": "read-only", "expect_changes": True}},
     ),
+    Row(
+        "`permissions: read-only`, though the model wants to write",
+        _two(("no_changes", 2), ("no_changes", 2)),
+        steps=(shell("echo hi > a.txt"), DONE),
+        agent={"allowed_tools": []},
+        subtask={"permissions": "read-only", "expect_changes": True},
+    ),
+    Row(
+        "`permissions: full`, for what a sandbox refuses",
+        _all("completed", 2, 2, 2),
+        steps=(shell("python3 -c \"import socket; socket.socket(); open('a.txt', 'w').write('hi\\n')\""), DONE),
+        agent={"allowed_tools": []},
+        subtask={"permissions": "full"},
+    ),
     Row("401", _all("auth_error", 3, 2, 1), faults=_always(status=401)),
     Row(
         "429 once with Retry-After, then success",
@@ -72,14 +89,20 @@ ROWS: Final = (
     ),
     Row("429 for ever", _all("rate_limited", 3, 1, None), faults=_always(status=429)),
     Row("500", _all("provider_unavailable", 3, 4, None), faults=_always(status=500)),
-    Row("529", _two(("rate_limited", 3), ("rate_limited", 4)), faults=_always(status=529)),
+    Row(
+        "529",
+        # Its library tells no status that it has no name for.
+        {**_two(("rate_limited", 3), ("rate_limited", 4)), "mini-swe-agent": ("provider_unavailable", None)},
+        faults=_always(status=529),
+    ),
     Row("connection refused", _all("provider_unavailable", 0, 0, 0), refused=True),
-    Row("dropped stream", _two(("completed", None), ("completed", None)), faults=_always(drop=True, times=1, step=1)),
+    Row("dropped stream", _all("completed", None, None, None), faults=_always(drop=True, times=1, step=1)),
     Row(
         "hang before the first byte",
         _all("idle_timeout", 1, 1, 1),
         faults=_always(hang="before_first_byte"),
         subtask=IDLE,
+        by_program=SLOW_TO_BEGIN,
     ),
     Row(
         "hang before the last event",
@@ -95,7 +118,11 @@ ROWS: Final = (
         subtask=IDLE,
     ),
     Row("turn limit", {"claude-code": ("turn_limit", 1), "mini-swe-agent": ("turn_limit", 1)}, agent={"max_turns": 1}),
-    Row("budget", {"claude-code": ("budget_exceeded", 1)}, agent={"max_budget_usd": 0.0001}),
+    Row(
+        "budget",
+        {"claude-code": ("budget_exceeded", 1), "mini-swe-agent": ("budget_exceeded", 1)},
+        agent={"max_budget_usd": 0.0001, "max_cost_usd": 0.0001},
+    ),
     Row(
         "SIGTERM",
         _all("failed", 1, 1, 1),

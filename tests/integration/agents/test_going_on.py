@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.prices import price_of
 from tests.integration.agents.programs import CLAUDE, CODEX, Program, worker_environment
 from tests.integration.agents.table import Table
 from tests.support.fleet import TestFleet, open_fleet
@@ -82,6 +83,10 @@ def test_resume_on_another_worker(
     )
     if how == "TERM":
         assert told == {kind: model.tokens(script)[kind] for kind in COUNTED}
+        price = price_of(attempts[-1]["model"], {})
+        assert price is not None
+        paid = sum(one["cost_usd"] for one in attempts)
+        assert paid == pytest.approx(price.of(told), abs=1e-9), "a program's own sum of its session is not added again"
     stored = fleet.rows("SELECT 1 FROM checkpoints WHERE job_id = :id", id=job_id)
     assert stored == []
 

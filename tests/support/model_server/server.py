@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -147,31 +148,37 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(fault.status, wire.error(fault.status), fault.retry_after_seconds)
             return
         answer = TITLE if script is None else wire.answer(asked, script.step(asked.step))
-        if not asked.stream:
-            self._send_json(200, wire.whole(asked, answer))
-        else:
-            events = wire.events(asked, answer)
-            self._begin_stream()
-            if len(events) > 1:
-                self._send_part("".join(events[:-1]))
-            if fault is not None and fault.drop:
-                self._drop()
-                return
-            if fault is not None and fault.hang == "before_last_event":
-                self._hang()
-                return
-            self._send_part(events[-1])
-            if script is not None:
-                model.note_answer(script)
-            if fault is not None and fault.hang == "after_last_event":
-                self._hang()
-                return
-            self._send_part("")
+        if asked.stream:
+            self._stream(wire.events(asked, answer), script, fault)
             return
-        if script is not None:
+        cut = fault is not None and fault.drop
+        self._send_json(200, wire.whole(asked, answer), cut=cut)
+        if cut:
+            self._drop()
+        elif script is not None:
             model.note_answer(script)
 
-    def _send_json(self, status: int, value: Any, retry_after_seconds: int | None = None) -> None:
+    def _stream(self, events: Sequence[str], script: Script | None, fault: Fault | None) -> None:
+        """Part by part, as far as the fault lets it come."""
+        self._begin_stream()
+        if len(events) > 1:
+            self._send_part("".join(events[:-1]))
+        if fault is not None and fault.drop:
+            self._drop()
+            return
+        if fault is not None and fault.hang == "before_last_event":
+            self._hang()
+            return
+        self._send_part(events[-1])
+        if script is not None:
+            self.server.model.note_answer(script)
+        if fault is not None and fault.hang == "after_last_event":
+            self._hang()
+            return
+        self._send_part("")
+
+    def _send_json(self, status: int, value: Any, retry_after_seconds: int | None = None, *, cut: bool = False) -> None:
+        """`cut`: half of it only."""
         body = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -180,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Retry-After", str(retry_after_seconds))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if cut else body)
 
     def _begin_stream(self) -> None:
         self.send_response(200)
