@@ -26,8 +26,9 @@ from pydantic import ValidationError
 
 from orchestrator.agent_names import AgentEntry, check_agent, known_agents, register_agent, require_agent
 from orchestrator.agent_plugin import AgentPlugin
+from orchestrator.environment import agent_environment
 from orchestrator.errors import ConfigurationError
-from orchestrator.plan.model import AgentSpec, Permissions
+from orchestrator.plan.model import AgentSpec, Permissions, ValidatedPlan
 from orchestrator.settings import Settings, load_settings
 
 
@@ -117,16 +118,35 @@ def choose_agent(factory: AgentFactory, settings: Settings) -> ChosenAgent:
     return chosen
 
 
+def program_of(spec: AgentSpec, entry: AgentEntry) -> str | None:
+    """The program that has to be there for the agent: a name for the PATH, or the path that the plan names. None where
+    it needs none."""
+    program = getattr(entry.load(), "program", None)
+    if not isinstance(program, str):
+        return None
+    path = spec.config.get("path")
+    return path if isinstance(path, str) and path else program
+
+
 def require_program(spec: AgentSpec, settings: Settings) -> None:
     """Raise `ConfigurationError` where the agent's program is not on this machine: before a local stack is started."""
-    found = require_agent(spec.name, known_agents(settings)).load()
-    program = spec.config.get("path") or getattr(found, "program", None)
-    if isinstance(program, str) and shutil.which(program) is None:
+    program = program_of(spec, require_agent(spec.name, known_agents(settings)))
+    if program is None:
+        return
+    path = agent_environment(allow=(), extra={}, cookie="")["PATH"]
+    if shutil.which(program, path=path) is None:
         raise ConfigurationError(
             f"The agent {spec.name} needs the program {program}, which is not on the PATH.",
             context={"agent": spec.name, "program": program},
             recovery="Install it, or choose another agent; `orchestrator agents` shows what there is.",
         )
+
+
+def require_programs(plan: ValidatedPlan, settings: Settings) -> None:
+    """The same for each agent of a plan."""
+    agents = [subtask.agent for group in plan.groups for subtask in group.subtasks]
+    for spec in {(one.name, str(one.config.get("path"))): one for one in agents}.values():
+        require_program(spec, settings)
 
 
 def _of_plugin(made: AgentPlugin, settings: Settings) -> ChosenAgent:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from orchestrator.access.connect import Joined, is_configured, join, need_of_work
 from orchestrator.access.follow import Update, follow
-from orchestrator.agent_choice import AgentFactory, ChosenAgent, choose_agent, require_program
+from orchestrator.agent_choice import AgentFactory, ChosenAgent, choose_agent, require_programs
 from orchestrator.agent_names import known_agents
 from orchestrator.coordinator_log import ProgressLog
 from orchestrator.dispatch.steering import cancel_job
@@ -168,8 +168,7 @@ class ParallelAgentCoordinator:
     ) -> JobResult:
         """One job, from its submission to its end."""
         if not is_configured(self._settings):
-            for spec in {one.agent.name: one.agent for group in plan.groups for one in group.subtasks}.values():
-                require_program(spec, self._settings)
+            require_programs(plan, self._settings)
         slots = max(self._settings.slots, plan.plan.max_parallel_agents)
         with join(self._settings, need_of_work(self._settings), slots=slots) as joined:
             submitted = submit(joined.fleet, plan)

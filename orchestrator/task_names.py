@@ -13,6 +13,9 @@ START_JOB: Final = "orchestrator.start_job"
 MERGE_GROUP: Final = "orchestrator.merge_group"
 RUN_AGENT: Final = "orchestrator.run_agent"
 
+AGENT_PROGRAMS: Final = "agent_programs"
+"""No task, but a command of Celery's remote control that workers answer (`workers.advertising`)."""
+
 CONTROL_QUEUE: Final = "control"
 AGENTS_QUEUE: Final = "agents"
 

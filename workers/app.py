@@ -12,6 +12,7 @@ from orchestrator.celery_app import create_app
 from orchestrator.dispatch.fleet import Fleet, join_fleet
 from orchestrator.dispatch.tasks import register_control_tasks
 from orchestrator.settings import load_settings
+from workers.advertising import advertise
 from workers.agent_runner import AgentRunner
 from workers.event_batches import SendEventsTogether
 from workers.lifecycle import follow_lifecycle
@@ -34,6 +35,7 @@ def runner() -> AgentRunner:
 
 register_control_tasks(app, fleet)
 register_agent_tasks(app, runner)
+advertise(settings)
 app.steps["consumer"].add(NoticeFreeSlots)
 app.steps["consumer"].add(SendEventsTogether)
 follow_lifecycle(app, fleet, runner)

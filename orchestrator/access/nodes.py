@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,10 +60,7 @@ def look_at_fleet(settings: Settings, names: Sequence[str] = ()) -> list[Node]:
 
 def nodes_of(app: Celery, broker_url: str, names: Sequence[str] = ()) -> list[Node]:
     """The same, asked through an application that is there already."""
-    from kombu.exceptions import OperationalError
-    from redis.exceptions import RedisError
-
-    try:
+    with asking(broker_url):
         asked = app.control.inspect(destination=names or None, timeout=ANSWER_SECONDS, limit=len(names) or None)
         queues: dict[str, Any] = asked.active_queues() or {}
         if not queues:
@@ -71,11 +69,6 @@ def nodes_of(app: Celery, broker_url: str, names: Sequence[str] = ()) -> list[No
         known = app.control.inspect(destination=list(queues), timeout=ANSWER_SECONDS, limit=len(queues))
         stats: dict[str, Any] = known.stats() or {}
         active: dict[str, Any] = known.active() or {}
-    except (OperationalError, RedisError, OSError) as error:
-        raise BrokerUnavailable(
-            f"The broker at {redact_url(broker_url)} can't be asked: {str(error).rstrip('.')}.",
-            recovery="Start it, or mend ORCHESTRATOR_BROKER_URL.",
-        ) from error
     return [
         Node(
             name,
@@ -85,3 +78,18 @@ def nodes_of(app: Celery, broker_url: str, names: Sequence[str] = ()) -> list[No
         )
         for name in sorted(queues)
     ]
+
+
+@contextmanager
+def asking(broker_url: str) -> Iterator[None]:
+    """Questions to the processes of a fleet. Raises `BrokerUnavailable`."""
+    from kombu.exceptions import OperationalError
+    from redis.exceptions import RedisError
+
+    try:
+        yield
+    except (OperationalError, RedisError, OSError) as error:
+        raise BrokerUnavailable(
+            f"The broker at {redact_url(broker_url)} can't be asked: {str(error).rstrip('.')}.",
+            recovery="Start it, or mend ORCHESTRATOR_BROKER_URL.",
+        ) from error

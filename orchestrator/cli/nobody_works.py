@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.access.nodes import nodes_of
+from orchestrator.access.nodes import Node, nodes_of
 from orchestrator.cli.render import say
 from orchestrator.errors import BrokerUnavailable
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from orchestrator.dispatch.fleet import Fleet
 
 
-def warn_if_nobody_works(fleet: Fleet, job_id: str) -> None:
-    """Say on stderr that a job waits for processes that are not there."""
+def warn_if_nobody_works(fleet: Fleet, job_id: str) -> list[Node]:
+    """Say on stderr that a job waits for processes that are not there. Returns those that are."""
     try:
         nodes = nodes_of(fleet.app, fleet.settings.broker_url or "")
     except BrokerUnavailable as error:
         say(f"warning: {error.message} The job is stored and starts when the broker is back.")
-        return
+        return []
     missing = [
         name
         for name, present in (
@@ -32,3 +32,4 @@ def warn_if_nobody_works(fleet: Fleet, job_id: str) -> None:
             f"warning: no {' and no '.join(missing)} answers. Job {job_id} goes on when there is one: "
             "`orchestrator up` on this machine, or the processes of your fleet."
         )
+    return nodes

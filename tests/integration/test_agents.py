@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from orchestrator.environment import agent_environment
 from orchestrator.outcomes import Outcome
 from orchestrator.process_tree import find_by_cookie
 from orchestrator.supervisor import TIMEOUT, Ending, StopSignal, supervise
+from tests.support.fleet import TestFleet
 from tests.support.supervision import new_cookie
 from workers.agents.protocol import Agent, AgentEnd, AgentEvent, AgentRequest
 from workers.agents.scripted import ScriptedAgent
@@ -230,11 +232,43 @@ def test_a_wrong_step_is_refused_before_anything_runs(run: Run, step: dict[str, 
 
 
 def test_the_example_of_the_docs_is_an_agent(run: Run) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "agents.md").read_text()
-    code = page.split("```python\n", 1)[1].split("```", 1)[0]
     names: dict[str, Any] = {"__name__": "linter_of_the_docs"}
-    exec(code, names)
+    exec(of_the_docs("python"), names)
     _, end = run.of(names["LinterAgent"](), rule="hello")
     assert (end.outcome, end.result) == (Outcome.COMPLETED, "Say FIXED.")
     _, end = run.of(names["LinterAgent"](), rule="nowhere in the prompt")
     assert (end.outcome, "without a word" in (end.error or "")) == (Outcome.FAILED, True)
+
+
+@pytest.mark.stack
+def test_the_example_of_the_docs_comes_with_a_package(fleet: TestFleet, tmp_path: Path) -> None:
+    """It is installed by its entry point alone, for the worker and for whoever submits."""
+    site = tmp_path / "site"
+    metadata = site / "linter_agent-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    entry_points = tomllib.loads(of_the_docs("toml"))["project"]["entry-points"]
+    written = "".join(
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
+        for group, points in entry_points.items()
+    )
+    (metadata / "entry_points.txt").write_text(written)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: linter-agent\nVersion: 1.0\n")
+    (site / "linter_agent.py").write_text(of_the_docs("python"))
+    agent = {"name": "linter", "rule": "the job"}
+    subtask = {"subtask_id": 1, "title": "Look", "parallel_group": 1, "agent": agent}
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"title": "Lint", "subtasks": [subtask]}))
+    fleet.start_dispatcher()
+    fleet.start_worker(PYTHONPATH=str(site))
+    done = fleet.program("submit", str(plan), "--wait", "--json", PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = fleet.rows("SELECT agent, status, result FROM subtasks")
+    assert (row["agent"], row["status"]) == ("linter", "completed")
+    assert "FIXED" in row["result"]
+
+
+def of_the_docs(language: str) -> str:
+    """The page's only piece of code in that language."""
+    page = (Path(__file__).parents[2] / "docs" / "agents.md").read_text()
+    section = page.split("## An agent of your own", 1)[1]
+    return section.split(f"```{language}\n", 1)[1].split("```", 1)[0]

@@ -112,6 +112,12 @@ def test_a_missing_program_is_loud(monkeypatch: pytest.MonkeyPatch, settings: Se
     require_program(AgentSpec(name="scripted"), load_settings())
 
 
+@pytest.mark.usefixtures("known_module")
+def test_a_plugins_own_key_path_is_no_program(settings: Settings) -> None:
+    register_agent("house")(House)
+    require_program(AgentSpec(name="house", config={"path": "/nowhere"}), settings)
+
+
 def test_a_factory_is_called_once() -> None:
     made = []
 

@@ -101,6 +101,17 @@ def test_a_broken_plan_starts_nothing(command: str, tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.parametrize("words", [["run", "plan.yaml"], ["submit", "plan.yaml", "--wait"]])
+def test_a_program_that_is_not_here_is_told_before_a_stack_is_started(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(
+        BROKEN_PLAN.replace("nonsense: 1", "defaults: {agent: codex}").replace("1, title: B", "2, title: B")
+    )
+    done = _run(*words, cwd=tmp_path, PATH=os.defpath)
+    assert done.returncode == 2
+    assert "error: The agent codex needs the program codex, which is not on the PATH." in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

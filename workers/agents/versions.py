@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,10 @@ from orchestrator.environment import agent_environment
 VERSION_SECONDS: Final = 20.0
 """How long a program may take to say its version."""
 
-_asking = threading.Lock()
+
+@cache
+def _asking(path: str) -> threading.Lock:
+    return threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def program_version(
         return AgentVersion(found=False, note=missing_in_words(program))
     if not ask:
         return AgentVersion(found=True, supported=True, path=Path(path))
-    with _asking:  # eight attempts that begin together ask once
+    with _asking(path):  # eight attempts that begin together ask once
         version, fault = _ask(path, os.stat(path).st_mtime_ns)  # noqa: PTH116
     if version is None:
         return AgentVersion(found=True, path=Path(path), note=fault)

@@ -56,6 +56,7 @@ def plan(
     from orchestrator.agent_choice import require_program
     from orchestrator.agent_names import known_agents
     from orchestrator.cli.commands.run import submit_and_attend
+    from orchestrator.cli.missing_programs import warn_of_missing_programs
     from orchestrator.cli.propose import ask, goal_in_words, tell, where_to_look, without_notes
     from orchestrator.cli.render import say
     from orchestrator.plan.model import AgentSpec
@@ -80,6 +81,8 @@ def plan(
         if code == 0 and run and (yes or _confirmed(planning, output)):
             proposed = planning.proposal.plan
             repository = without_notes(place.repository)
+            if is_configured(settings):
+                warn_of_missing_programs(joined.fleet, proposed)
             code = submit_and_attend(joined, proposed, repository, as_json=as_json, no_progress=no_progress)
     raise typer.Exit(code)
 

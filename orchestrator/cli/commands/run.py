@@ -38,7 +38,9 @@ def run(
     What is not configured is started for as long as it is needed: database, broker, dispatcher and a worker. Ctrl-C
     cancels the job and waits for its agents to end; a second one leaves at once.
     """
-    from orchestrator.access.connect import join, need_of_work
+    from orchestrator.access.connect import is_configured, join, need_of_work
+    from orchestrator.agent_choice import require_programs
+    from orchestrator.cli.missing_programs import warn_of_missing_programs
     from orchestrator.cli.plans import local_repository, read_plan
     from orchestrator.cli.render import say
     from orchestrator.settings import load_settings
@@ -46,8 +48,12 @@ def run(
     settings = load_settings()
     validated = read_plan(plan, settings, agent=agent, repo=repo)
     repository = local_repository(validated)
+    if not is_configured(settings):
+        require_programs(validated, settings)
     slots = workers or max(settings.slots, validated.plan.max_parallel_agents)
     with join(settings, need_of_work(settings), slots=slots, on_progress=None if as_json else say) as joined:
+        if is_configured(settings):
+            warn_of_missing_programs(joined.fleet, validated)
         code = submit_and_attend(joined, validated, repository, as_json=as_json, no_progress=no_progress)
     raise typer.Exit(code)
 

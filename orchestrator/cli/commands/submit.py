@@ -25,7 +25,9 @@ def submit(
 ) -> None:
     """Put a plan into the queue and print the job's id."""
     from orchestrator.access.connect import is_configured, join, need_of_waiting
+    from orchestrator.agent_choice import require_programs
     from orchestrator.cli.attend import attend, tell_end
+    from orchestrator.cli.missing_programs import warn_of_missing_programs
     from orchestrator.cli.nobody_works import warn_if_nobody_works
     from orchestrator.cli.plans import local_repository, read_plan
     from orchestrator.cli.render import print_json, say
@@ -36,6 +38,8 @@ def submit(
     settings = load_settings()
     validated = read_plan(plan, settings, agent=agent, repo=repo)
     repository = local_repository(validated)
+    if wait and not is_configured(settings):
+        require_programs(validated, settings)
     with join(settings, need_of_waiting(settings) if wait else Need.SERVICES) as joined:
         submitted = submit_plan(joined.fleet, validated, idempotency_key=idempotency_key, repository=repository)
         for note in submitted.notes:
@@ -45,7 +49,8 @@ def submit(
         else:
             print(submitted.job_id, flush=True)
         if not wait or is_configured(settings):
-            warn_if_nobody_works(joined.fleet, submitted.job_id)
+            nodes = warn_if_nobody_works(joined.fleet, submitted.job_id)
+            warn_of_missing_programs(joined.fleet, validated, nodes)
         if not wait:
             return
         ended = attend(

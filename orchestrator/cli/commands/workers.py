@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +11,7 @@ from orchestrator.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from orchestrator.access.nodes import Node
+    from orchestrator.access.programs import AgentProgram
     from orchestrator.settings import Settings
     from orchestrator.state.views import AccountView
 
@@ -22,7 +23,7 @@ def workers(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show who answers, how busy they are, and what their agents' providers allow."""
+    """Show who answers, how busy they are, which agents they could start, and what those agents' providers allow."""
     from orchestrator.access.nodes import look_at_fleet
     from orchestrator.cli import documents
     from orchestrator.cli.render import print_json
@@ -34,6 +35,7 @@ def workers(
         nodes = look_at_fleet(stack.settings, names or ())
         # Who asks after one process wants an answer of that one alone.
         accounts = None if names else look_at_accounts(stack.settings)
+        programs = {} if names else look_at_programs(stack.settings, nodes)
     silent = sorted(set(names or ()) - {node.name for node in nodes})
     if silent:
         raise ServiceUnavailable(
@@ -43,9 +45,9 @@ def workers(
         )
     if as_json:
         shown = None if accounts is None else [documents.account(account) for account in accounts]
-        print_json({"workers": [_document(node) for node in nodes], "accounts": shown})
+        print_json({"workers": [_document(node, programs.get(node.name)) for node in nodes], "accounts": shown})
         return
-    _print_nodes(nodes)
+    _print_nodes(nodes, programs)
     if accounts:
         print()
         _print_accounts(accounts)
@@ -69,7 +71,20 @@ def look_at_accounts(settings: Settings) -> list[AccountView] | None:
         engine.dispose()
 
 
-def _document(node: Node) -> dict[str, object]:
+def look_at_programs(settings: Settings, nodes: Sequence[Node]) -> dict[str, list[AgentProgram]]:
+    """By the name of each worker that has told it: its agents."""
+    from orchestrator.access.programs import programs_at
+    from orchestrator.celery_app import create_app
+
+    workers = [node.name for node in nodes if node.is_worker]
+    told: dict[str, list[AgentProgram]] = {}
+    if workers:
+        for one in programs_at(create_app(settings), settings.broker_url or "", workers):
+            told.setdefault(one.worker, []).append(one)
+    return told
+
+
+def _document(node: Node, programs: Sequence[AgentProgram] | None) -> dict[str, object]:
     return {
         "name": node.name,
         "role": _role(node.is_dispatcher, node.is_worker),
@@ -77,10 +92,22 @@ def _document(node: Node) -> dict[str, object]:
         "busy": node.busy,
         "queues": list(node.queues),
         "capabilities": list(node.capabilities),
+        "agents": None
+        if programs is None
+        else [
+            {
+                "name": one.agent,
+                "found": one.found,
+                "version": one.version,
+                "supported": one.supported,
+                "note": one.note,
+            }
+            for one in programs
+        ],
     }
 
 
-def _print_nodes(nodes: Sequence[Node]) -> None:
+def _print_nodes(nodes: Sequence[Node], programs: Mapping[str, Sequence[AgentProgram]]) -> None:
     from orchestrator.cli.render import console, print_table
 
     if not nodes:
@@ -93,10 +120,16 @@ def _print_nodes(nodes: Sequence[Node]) -> None:
             f"{node.busy} of {node.slots}",
             ", ".join(node.queues),
             ", ".join(node.capabilities) or "–",
+            _agents_in_words(programs.get(node.name, ())),
         )
         for node in nodes
     ]
-    print_table(console(), ("name", "role", "busy", "queues", "capabilities"), rows)
+    print_table(console(), ("name", "role", "busy", "queues", "capabilities", "agents"), rows)
+
+
+def _agents_in_words(programs: Sequence[AgentProgram]) -> str:
+    """Those that need a program which not every machine has, as far as it is there."""
+    return ", ".join(f"{one.agent} {one.version}" for one in programs if one.version and not one.is_missing) or "–"
 
 
 def _print_accounts(accounts: Sequence[AccountView]) -> None:
