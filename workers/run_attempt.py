@@ -37,7 +37,10 @@ from workers.workspace import Workspace
 log = logging.getLogger(__name__)
 
 REMOTE_RETRY_SECONDS: Final = 2.0
-_WORK_IS_KEPT: Final = {Outcome.COMPLETED, *COUNTED_AGAINST_RETRIES, *RESUMED_AFTER} - {Outcome.WORKER_LOST}
+_WORK_IS_KEPT: Final = {
+    *(Outcome.COMPLETED, Outcome.TURN_LIMIT, Outcome.BUDGET_EXCEEDED),
+    *(COUNTED_AGAINST_RETRIES | RESUMED_AFTER) - {Outcome.WORKER_LOST},
+}
 
 
 def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, chord_id: str | None, worker: str) -> bool:

@@ -79,6 +79,22 @@ def test_a_repository_that_refuses_the_work_costs_no_second_agent(fleet: TestFle
     assert git(Path(cache), "show", f"refs/orchestrator/{job_id}/1/1:file") == "one\n"
 
 
+@pytest.mark.parametrize(
+    "end", [{"fail": "no"}, {"hang": True}, {"end": "turn_limit"}, {"end": "budget_exceeded"}, {"end": "rate_limited"}]
+)
+def test_the_work_of_an_unhappy_end_is_pushed_as_well(fleet: TestFleet, repository: Path, end: dict[str, Any]) -> None:
+    agent = {"name": "scripted", "script": [{"write": "paid-for", "content": "x\n"}, end]}
+    subtask = {"subtask_id": 1, "title": "Part", "parallel_group": 1, "agent": agent, "timeout": "1s"}
+    job_id = fleet.submit(
+        {"title": "Unhappy", "repo": str(repository), "retry_failed_agents": False, "subtasks": [subtask]}
+    )
+    assert fleet.wait_for_end(job_id)["status"] == "failed"
+    (attempt,) = attempts_of(fleet, job_id)
+    assert attempt["ref"] == f"refs/orchestrator/{job_id}/1/1"
+    assert git(repository, "show", f"{attempt['ref']}:paid-for") == "x\n"
+    assert attempt["files_changed"] == ["paid-for"]
+
+
 def test_a_remote_that_refuses_once_in_passing_costs_nothing(fleet: TestFleet, repository: Path) -> None:
     hook = refuse_pushes(repository)
     hook.write_text("#!/bin/sh\n[ -e seen ] || { touch seen; exit 1; }\n")
