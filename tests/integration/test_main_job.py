@@ -44,6 +44,29 @@ def test_two_groups_are_merged_one_after_the_other(fleet: TestFleet, repository:
     assert fleet.rows("SELECT * FROM outbox WHERE job_id = :id", id=job_id) == []
 
 
+def test_an_agent_is_told_what_it_builds_on_and_who_works_beside_it(fleet: TestFleet, repository: Path) -> None:
+    read = 'cat "$ORCHESTRATOR_PROMPT_FILE" > {}.md'
+    job_id = fleet.submit(
+        {
+            "title": "Told",
+            "goal": "Tell them.",
+            "repo": str(repository),
+            "subtasks": [
+                shell(1, "echo one > one.txt; echo one is there"),
+                shell(2, read.format("two"), group=2, depends_on=[1]),
+                shell(3, "true", group=2, title="The other", files=["three.txt"]),
+            ],
+        }
+    )
+    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    prompt = git(repository, "show", f"orchestrator/{job_id}:two.md")
+    commit = fleet.subtasks(job_id)[1]["commit"]
+    assert "Tell them." in prompt
+    assert f"### Subtask 1: Step 1 (commit {commit[:12]})\n\nFiles changed: `one.txt`.\n" in prompt
+    assert "one is there" in prompt
+    assert "- 3: The other (touches `three.txt`)\n" in prompt
+
+
 def test_a_failed_subtask_is_retried_after_a_back_off_and_told_what_went_wrong(
     fleet: TestFleet, repository: Path
 ) -> None:
