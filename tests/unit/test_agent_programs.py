@@ -37,6 +37,9 @@ GEMINI_DONE = (
     '{"type":"result","status":"success","stats":{"total_tokens":4050,"input_tokens":3900,"output_tokens":150,'
     '"cached":900,"input":3000,"duration_ms":791,"tool_calls":2}}'
 )
+GEMINI_FAILED = (
+    '{"type":"result","status":"error","error":{"type":"unknown","message":"[API Error: %s]"},"stats":{"input":0}}'
+)
 
 
 def turn_failed(message: str) -> str:
@@ -89,7 +92,7 @@ def end_of(agent: Agent[Any], lines: list[str], exit_code: int | None, folder: P
             1,
             Outcome.PROVIDER_UNAVAILABLE,
         ),
-        (CodexAgent, [STARTED, A_WARNING, SAID, TURN], 0, Outcome.COMPLETED),
+        (CodexAgent, [STARTED, SAID, TURN, A_WARNING], 0, Outcome.COMPLETED),
         (CodexAgent, [STARTED, WAITING, WAITING], None, Outcome.PROVIDER_UNAVAILABLE),
         (CodexAgent, [STARTED, WAITING, WAITING, SAID, TURN], 0, Outcome.COMPLETED),
         (OpencodeAgent, [STEP % "tool-calls", STEP % "stop"], 0, Outcome.COMPLETED),
@@ -101,6 +104,15 @@ def end_of(agent: Agent[Any], lines: list[str], exit_code: int | None, folder: P
             Outcome.AUTH_ERROR,
         ),
         (GeminiAgent, [GEMINI_DONE], 0, Outcome.COMPLETED),
+        (
+            GeminiAgent,
+            [GEMINI_FAILED % '{\\"error\\":{\\"code\\":401,\\"message\\":\\"scripted\\"}}'],
+            145,
+            Outcome.AUTH_ERROR,
+        ),
+        (GeminiAgent, [GEMINI_FAILED % "terminated"], 1, Outcome.PROVIDER_UNAVAILABLE),
+        (GeminiAgent, ['{"type":"result","status":"error","error":"no more"}'], 1, Outcome.FAILED),
+        (GeminiAgent, ['{"type":"result","status":"error"}'], 1, Outcome.FAILED),
         (GeminiAgent, [], 0, Outcome.FAILED),
         (GeminiAgent, [], 53, Outcome.TURN_LIMIT),
         (

@@ -99,7 +99,7 @@ class GeminiAgent(JsonLinesAgent[GeminiConfig]):
             case "error":
                 return text_event(EventKind.TEXT, data["message"], {"error": data["message"]})
             case "result":
-                return text_event(EventKind.TERMINAL, data["status"], data)
+                return text_event(EventKind.TERMINAL, data["status"], {**data, "error": _words_of(data.get("error"))})
         return None
 
     def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
@@ -116,7 +116,7 @@ class GeminiAgent(JsonLinesAgent[GeminiConfig]):
             return AgentEnd(outcome, error=words, **about)
         if ending.exit_code == _TURN_LIMIT_EXIT_CODE:
             return AgentEnd(Outcome.TURN_LIMIT, error="The agent reached its limit of turns.", **about)
-        told = next((event.data["error"] for event in reversed(events) if "error" in event.data), None)
+        told = next((event.data["error"] for event in reversed(events) if event.data.get("error")), None)
         if result.get("status") == "success" and ending.exit_code == 0:
             return AgentEnd(Outcome.COMPLETED, **about)
         if result.get("status") == "success":
@@ -126,6 +126,12 @@ class GeminiAgent(JsonLinesAgent[GeminiConfig]):
         words = told or failure_in_words(ending, "without a result line" if not result else "")
         # What its provider said stands in its last lines only, where it came to no result.
         return AgentEnd(outcome_of_words(words), error=words, **about)
+
+
+def _words_of(error: Any) -> str | None:
+    """Of a result: the message of an object that has a type and one, as a rule."""
+    words = error.get("message") if isinstance(error, Mapping) else error
+    return None if words is None else str(words)
 
 
 def _usage(result: Mapping[str, Any]) -> dict[str, int] | None:

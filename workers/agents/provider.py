@@ -27,7 +27,7 @@ _BY_STATUS: Final[Mapping[int, Outcome]] = {
     529: Outcome.RATE_LIMITED,  # overloaded
 }
 _STATUS: Final = re.compile(
-    r"(?:\bstatus(?: ?code)?|\bError(?: code)?|\bHTTP)[: ]+(?P<status>[45]\d\d)\b", re.IGNORECASE
+    r"(?:\bstatus(?: ?code)?|\bError(?: code)?|\bHTTP|\"code\")[: ]+(?P<status>[45]\d\d)\b", re.IGNORECASE
 )
 _WORDS: Final[tuple[tuple[re.Pattern[str], Outcome], ...]] = tuple(
     (re.compile(words, re.IGNORECASE), outcome)
@@ -42,7 +42,7 @@ _WORDS: Final[tuple[tuple[re.Pattern[str], Outcome], ...]] = tuple(
             # An `APIError` of litellm had a status without a name of its own there, 520 to 529 for instance.
             r"\bAPIError\b|InternalServerError|ServiceUnavailable|BadGateway|APIConnectionError|high demand"
             r"|stream disconnected|stream closed|error sending request|connection (?:failed|refused|reset|error)"
-            r"|fetch failed|network|ECONNREFUSED|ECONNRESET|timed? ?out",
+            r"|fetch failed|API Error: terminated|network|ECONNREFUSED|ECONNRESET|timed? ?out",
             Outcome.PROVIDER_UNAVAILABLE,
         ),
     )
