@@ -26,5 +26,6 @@ python_program() {  # the program's name, its package with the version, more pac
 }
 
 npm_program claude @anthropic-ai/claude-code@2.1.330
+npm_program gemini @google/gemini-cli@0.61.0
 npm_program codex @openai/codex@0.169.0
 python_program mini mini-swe-agent==2.4.6 mcp

@@ -42,7 +42,8 @@ class Program:
 CLAUDE: Final = Program("claude-code", "claude", {"allowed_tools": ["Bash"]})
 CODEX: Final = Program("codex", "codex", {"model": "gpt-5-codex"})
 MINI: Final = Program("mini-swe-agent", "mini", {"model": "openai/gpt-5.1"}, permissions="full")
-PROGRAMS: Final = (CLAUDE, CODEX, MINI)
+GEMINI: Final = Program("gemini", "gemini", {"model": "gemini-2.5-pro"}, permissions="full")
+PROGRAMS: Final = (CLAUDE, CODEX, MINI, GEMINI)
 
 
 def worker_environment(url: str, home: Path) -> dict[str, str]:
@@ -54,6 +55,8 @@ def worker_environment(url: str, home: Path) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "ANTHROPIC_API_KEY": KEY,
         "ANTHROPIC_BASE_URL": url,
+        "GEMINI_API_KEY": KEY,
+        "GOOGLE_GEMINI_BASE_URL": url,
         "OPENAI_API_KEY": KEY,
         "OPENAI_BASE_URL": f"{url}/v1",
         "OPENAI_API_BASE": f"{url}/v1",
