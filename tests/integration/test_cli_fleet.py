@@ -100,6 +100,7 @@ def stand_in(folder: Path, version: str) -> str:
     return f"{folder}:{os.environ['PATH']}"
 
 
+@pytest.mark.timeout(400)
 def test_a_program_that_a_worker_has_not_is_told_when_a_plan_that_needs_it_is_submitted(
     database: str, broker: str, tmp_path: Path
 ) -> None:
@@ -149,6 +150,14 @@ def test_a_program_that_a_worker_has_not_is_told_when_a_plan_that_needs_it_is_su
             "none@test": (False, None, False),
         }
         assert "claude-code 2.1.330" in fleet.program("workers", COLUMNS="200").stdout
+
+        fleet.start_dispatcher()
+        wait_until(lambda: len(fleet.client.app.control.inspect().ping() or ()) == 4, "the dispatcher answers too")
+        subtask = {**shell(1, "true"), "agent": "claude-code", "requires": ["old"]}
+        plan.write_text(yaml.safe_dump({"title": "One", "subtasks": [subtask]}))
+        done = fleet.program("run", str(plan))
+        assert (done.returncode, "agent_missing" in done.stdout) == (1, True), done.stdout + done.stderr
+        assert "warning: No worker that answers can start claude-code for subtask 1 (old@test: " in done.stderr
     finally:
         fleet.close()
 

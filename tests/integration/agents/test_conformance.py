@@ -6,7 +6,7 @@ import os
 import re
 import signal
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from orchestrator.prices import price_of
 from orchestrator.process_list import COOKIE_VARIABLE
 from tests.integration.agents.programs import CLAUDE, CODEX, KEY, PROGRAMS, Program, worker_environment
 from tests.integration.agents.rows import NOWHERE, ROWS, Row
-from tests.integration.agents.table import Table
+from tests.integration.agents.table import COUNTED, Table
 from tests.support.fleet import TestFleet, open_fleet
 from tests.support.model_server.script import Script, say, shell
 from tests.support.model_server.server import ModelServer
@@ -29,8 +29,6 @@ from tests.support.waiting import wait_until
 from workers.agents.registry import agent_class
 
 pytestmark = [pytest.mark.stack, pytest.mark.agents, pytest.mark.timeout(240)]
-
-COUNTED = ("input_tokens", "output_tokens", "cache_read_tokens")
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +68,13 @@ def test_row(program: Program, row: Row, fleet: TestFleet, model: ModelServer, t
     attempt = fleet.rows("SELECT * FROM attempts WHERE job_id = :id ORDER BY number", id=job_id)[0]
     outcome, requests = row.expected[program.name]
     found = (attempt["status"], model.requests(script))
-    table.note(row.title, program, f"{found[0]}, {found[1]} requests{_cost(attempt)}")
+    table.note_attempts(row.title, program, [attempt], found[1], expected=[outcome])
     assert found == (outcome, found[1] if requests is None else requests), f"{attempt['error']}\n{_log(fleet)}"
     assert model.faults(script) > 0 or not row.faults
     assert (attempt["error"] is None) == (outcome == "completed")
     _check_effects(job, attempt, repository)
     if program.name not in row.tokens_unknown_to:
-        told = {kind: attempt["usage"].get(kind, 0) for kind in COUNTED}
-        assert told == {kind: model.tokens(script).get(kind, 0) for kind in COUNTED}
-        _check_cost(program, attempt, told)
+        _check_tokens(program, attempt, model.tokens(script))
     assert _alive(fleet, attempt["id"]) == []
 
 
@@ -102,8 +98,11 @@ def test_eight_at_once(program: Program, fleet: TestFleet, model: ModelServer, t
     )
     job = fleet.wait_for_end(job_id, timeout_seconds=200)
     seen = [model.requests(script) for script in scripts]
-    table.note("8 at once", program, f"{job['status']}, {sum(seen)} requests")
+    attempts = fleet.rows("SELECT * FROM attempts WHERE job_id = :id ORDER BY subtask_id", id=job_id)
+    table.note_attempts("8 at once", program, attempts, sum(seen), expected=["completed"])
     assert (job["status"], seen) == ("completed", [2] * 8), fleet.describe(job_id)
+    for attempt, script in zip(attempts, scripts, strict=True):
+        _check_tokens(program, attempt, model.tokens(script))
     files = git(repository, "ls-tree", "--name-only", f"orchestrator/{job_id}").split()
     assert set(files) >= {f"{number}.txt" for number in range(8)}
 
@@ -187,6 +186,12 @@ def _check_effects(job: dict[str, Any], attempt: dict[str, Any], repository: Pat
         assert job["status"] == "failed"
 
 
+def _check_tokens(program: Program, attempt: dict[str, Any], counted: Mapping[str, int]) -> None:
+    told = {kind: attempt["usage"].get(kind, 0) for kind in COUNTED}
+    assert told == {kind: counted.get(kind, 0) for kind in COUNTED}
+    _check_cost(program, attempt, told)
+
+
 def _check_cost(program: Program, attempt: dict[str, Any], told: dict[str, int]) -> None:
     """To the token: what the model has counted, at the price of the model that was asked. Claude Code counts by itself,
     but for a run that was killed, and so does mini-swe-agent; Codex does not."""
@@ -200,13 +205,6 @@ def _check_cost(program: Program, attempt: dict[str, Any], told: dict[str, int])
     assert attempt["cost_usd"] == pytest.approx(price.of(told), abs=1e-9)
     assert attempt["cost_estimated"] == (any(told.values()) and attempt["reported_cost_usd"] is None)
     assert program is not CODEX or attempt["reported_cost_usd"] is None
-
-
-def _cost(attempt: dict[str, Any]) -> str:
-    tokens = sum(attempt["usage"].get(kind, 0) for kind in COUNTED)
-    estimated = "~" if attempt["cost_estimated"] else ""
-    cost = f", {estimated}${attempt['cost_usd']:.4f}" if attempt["cost_usd"] else ""
-    return f", {tokens:,} tokens{cost}"
 
 
 def _lines_of(fleet: TestFleet, job_id: str) -> str:

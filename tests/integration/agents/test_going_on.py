@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.prices import price_of
 from tests.integration.agents.programs import CLAUDE, CODEX, GEMINI, Program, worker_environment
-from tests.integration.agents.table import Table
+from tests.integration.agents.table import COUNTED, Table
 from tests.support.fleet import TestFleet, open_fleet
 from tests.support.model_server.script import Script, say, shell
 from tests.support.model_server.server import ModelServer
@@ -18,8 +18,6 @@ from tests.support.repositories import git, new_repository
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.agents, pytest.mark.timeout(240)]
-
-COUNTED = ("input_tokens", "output_tokens", "cache_read_tokens")
 
 
 @pytest.fixture
@@ -76,11 +74,8 @@ def test_resume_on_another_worker(
     assert 4 <= model.requests(script) <= 4 + asked_again
     assert git(repository, "show", f"orchestrator/{job_id}:a.txt") == "one\n"
     assert job["status"] == "completed"
-    table.note(
-        f"resume on another worker, {how}",
-        program,
-        f"{outcome}, completed, {model.requests(script)} requests, {sum(told.values()):,} tokens",
-    )
+    row = f"resume on another worker, {'worker asked to stop' if how == 'TERM' else 'worker killed'}"
+    table.note_attempts(row, program, attempts, model.requests(script), expected=[outcome, "completed"])
     if how == "TERM" and program is not GEMINI:  # which tells no tokens unless it ends by itself
         assert told == {kind: model.tokens(script)[kind] for kind in COUNTED}
         price = price_of(attempts[-1]["model"], {})
