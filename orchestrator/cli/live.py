@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from rich.cells import set_cell_size
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
@@ -27,6 +27,7 @@ REDRAWS_PER_SECOND: Final = 4
 SYMBOLS: Final = {"completed": "✓", "failed": "✗", "timeout": "✗", "in_progress": "●", "pending": "○"}
 ORDER_OF_INTEREST: Final = ("in_progress", "failed", "timeout", "pending", "cancelled", "skipped", "completed")
 BAR_CELLS: Final = 30
+SHORTEST_TITLE: Final = 12
 
 
 class LiveView:
@@ -100,8 +101,11 @@ class Tree:
 
     def _head(self) -> Text:
         job = self.job
-        head = Text.assemble((job.id, "bold"), f" · {first_line(job.title)} · ")
-        return head.append(status_words(job), style=STYLES.get(job.status, ""))
+        status = status_words(job)
+        # The title gives way: that a job is paused or ending must be seen.
+        room = max(self.width - cell_len(f"{job.id} ·  · {status}"), SHORTEST_TITLE)
+        head = Text.assemble((job.id, "bold"), f" · {shortened(first_line(job.title), room)} · ")
+        return head.append(status, style=STYLES.get(job.status, ""))
 
     def _elided(self, groups: Sequence[GroupView], room: int, *, newest: bool) -> list[Text]:
         """One line a group; where they are too many, the ones next to the work and a line that counts the rest."""
@@ -169,9 +173,10 @@ class Tree:
         counts = Counter(subtask.status for subtask in job.subtasks)
         total = sum(counts.values())
         done = sum(1 for subtask in job.subtasks if subtask.is_final)
-        filled = BAR_CELLS * done // total if total else 0
+        cells = min(BAR_CELLS, self.width // 4)
+        filled = cells * done // total if total else 0
         failed = counts["failed"] + counts["timeout"]
-        bar = Text.assemble(("━" * filled, "red" if failed else "green"), ("─" * (BAR_CELLS - filled), "dim"))
+        bar = Text.assemble(("━" * filled, "red" if failed else "green"), ("─" * (cells - filled), "dim"))
         bar.append(f" {done} of {total} done")
         for count, word in ((failed, "failed"), (counts["in_progress"], "running")):
             if count:

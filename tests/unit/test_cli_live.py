@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from orchestrator.cli.live import Tree
 from orchestrator.state.views import GroupView, JobView
-from tests.support.job_views import a_group, a_job, a_subtask
+from tests.support.job_views import a_group, a_job, a_subtask, ago
 
 
 def _big_job() -> JobView:
@@ -62,3 +62,12 @@ def test_a_second_attempt_says_so() -> None:
     lines = [line.plain for line in Tree(a_job(group), {1: "at work"}, 0.0, 100).lines(20)]
     assert any("attempt 2 · at work" in line for line in lines)
     assert any("attempt 2 · waits for a free place" in line for line in lines)
+
+
+def test_a_long_title_hides_neither_the_state_nor_the_time() -> None:
+    job = a_job(a_group(1, "running", a_subtask(1, "in_progress")), title="Long " * 40, paused_at=ago(1))
+    for width in (50, 60, 80):
+        head, *_, bar = (line.plain for line in Tree(job, {}, 0.0, width).lines(20))
+        assert head.endswith("… · running, paused")
+        assert bar.endswith(" 0 of 1 done · 1 running · 8.0 s")
+        assert max(len(head), len(bar)) <= width
