@@ -147,6 +147,10 @@ def _salvage(
     broken = {error["loc"][1] for error in errors if error["loc"][0] == "subtasks" and len(error["loc"]) > 1}
     positions = tuple(position for position in range(len(subtasks)) if position not in broken)
     rest = {key: value for key, value in data.items() if key not in broken_keys}
+    defaults = data.get("defaults")
+    if isinstance(defaults, Mapping) and not _is_broken(errors, "defaults", "permissions"):
+        # What the agent may do is judged by both words: without the one, the other says too little.
+        rest["defaults"] = {key: value for key, value in defaults.items() if not _is_broken(errors, "defaults", key)}
     rest = {"title": "?"} | rest | {"subtasks": [subtasks[position] for position in positions]}
     try:
         plan = _plan_from(rest)
@@ -160,6 +164,10 @@ def _salvage(
         unreadable_keys=broken_keys,
         unreadable_ids=None if None in ids else frozenset(i for i in ids if i is not None),
     )
+
+
+def _is_broken(errors: Sequence[ErrorDetails], *words: str) -> bool:
+    return any(error["loc"][: len(words)] == words for error in errors)
 
 
 def _id_of(subtask: Any) -> int | None:

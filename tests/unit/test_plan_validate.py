@@ -57,6 +57,15 @@ deadline: soon
     ]
 
 
+def test_one_broken_word_of_the_defaults_hides_no_fault_of_their_agent() -> None:
+    text = "title: A\ndefaults:\n  limits: {memory: lots}\n  agent: shel\nsubtasks: [{subtask_id: 1, title: A}]\n"
+    faults = [(fault.line, fault.field) for fault in faults_of(text)]
+    assert faults == [(3, "defaults.limits.memory"), (4, "defaults.agent")]
+    # What an agent may do can't be judged without the word that is broken.
+    unclear = text.replace("limits: {memory: lots}", "permissions: most").replace("shel", "shell")
+    assert [fault.field for fault in faults_of(unclear)] == ["defaults.permissions"]
+
+
 def test_the_last_word_of_a_key_is_understood() -> None:
     hints = {fault.field: fault.hint for fault in faults_of("title: A\nsubtasks: [{id: 1, title: A, group: 1}]\n")}
     assert hints["subtasks[0].id"] == "Did you mean `subtask_id`?"
