@@ -95,6 +95,14 @@ def test_a_repository_that_is_none_is_told_before_anything_starts(terminal: Term
     assert not (terminal.folder / "state").exists()
 
 
+def test_an_agent_whose_program_is_missing_is_told_before_anything_starts(terminal: TerminalWithPlan) -> None:
+    late = "  - {subtask_id: 2, title: Two, description: x, parallel_group: 2, agent: {name: claude-code, path: /nowhere/claude}}\n"
+    said = terminal.run("run", "plan.yaml", plan=QUICK + late, code=2)
+    assert "The agent claude-code needs the program /nowhere/claude, which is not on the PATH." in said
+    assert "orchestrator agents" in said
+    assert not (terminal.folder / "state").exists()
+
+
 def test_a_killed_keeper_ends_the_command_and_the_user_hears_how_to_go_on(terminal: TerminalWithPlan) -> None:
     process = terminal.start("run", "plan.yaml", plan=ENDLESS)
     terminal.read_until(process, "#1 One starts on")
