@@ -109,7 +109,7 @@ class LocalStack:
         child = self._server("PostgreSQL", postgres.command(), postgres.log, POSTGRES_STOP)
         try:
             await child.until(postgres.is_ready)
-            self.doing = "setting up the database"
+            self.doing = "setting up the database" if is_new else "looking at the database's tables"
             await imports
             await asyncio.to_thread(_upgrade, postgres.url)
         except BaseException:
