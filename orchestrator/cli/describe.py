@@ -5,11 +5,13 @@ from __future__ import annotations
 from orchestrator.cli.render import shortened
 from orchestrator.ledger import BUDGET_EXCEEDED, in_words, usd_in_words
 from orchestrator.provider_account import Account
+from orchestrator.state.group_checks import GroupCheck
 from orchestrator.state.views import AccountView, EventView, GroupView, JobView, SubtaskView
 from orchestrator.text import duration, first_line, in_one_line, plural
 
 PATIENCE_SECONDS = 5.0
 """A released subtask is taken within milliseconds where a worker has a free place; after this long it is remarkable."""
+TELLING_SPEED_UP = 0.05
 
 
 def status_words(job: JobView) -> str:
@@ -25,6 +27,18 @@ def status_words(job: JobView) -> str:
     if job.reason == BUDGET_EXCEEDED:
         return f"{job.status}, its budget is spent"
     return job.status
+
+
+def speed_up_words(factor: float | None) -> str:
+    """`2.4 ×`; empty where it would read 0.0: the agents did next to nothing, or nothing that completed."""
+    return f"{factor:.1f} ×" if factor is not None and factor >= TELLING_SPEED_UP else ""
+
+
+def check_words(check: GroupCheck) -> str:
+    """`the check is green`, `the check is red: exit code 1`."""
+    if check.passed:
+        return "the check is green"
+    return f"the check is red: {'it was stopped' if check.exit_code is None else f'exit code {check.exit_code}'}"
 
 
 def spent_words(job: JobView) -> str:

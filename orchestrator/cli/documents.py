@@ -12,6 +12,7 @@ from orchestrator.cli.render import instant, seconds
 from orchestrator.cli.report_figures import Totals, totals
 from orchestrator.ledger import Spending
 from orchestrator.redaction import redact_url
+from orchestrator.state.group_checks import GroupCheck
 from orchestrator.state.history import AttemptRecord, JobHistory
 from orchestrator.state.views import AccountView, EventView, GroupRunView, GroupView, JobLine, JobView, SubtaskView
 
@@ -113,6 +114,7 @@ def _group_run(run: GroupRunView) -> dict[str, Any]:
         "started_at": instant(run.started_at),
         "completed_at": instant(run.completed_at),
         "head_commit": run.head_commit,
+        "check_passed": run.check_passed,
     }
 
 
@@ -150,7 +152,20 @@ def report(history: JobHistory) -> dict[str, Any]:
         "job": job(history.job),
         "totals": _totals(totals(history)),
         "attempts": [_attempt(attempt) for attempt in history.attempts],
+        "checks": [group_check(check) for check in history.checks],
         "events": [event(one) for one in history.events],
+    }
+
+
+def group_check(check: GroupCheck) -> dict[str, Any]:
+    return {
+        "group": check.group_number,
+        "run": check.run,
+        "at": instant(check.ended_at),
+        "command": check.command,
+        "passed": check.passed,
+        "exit_code": check.exit_code,
+        "output": check.output,
     }
 
 

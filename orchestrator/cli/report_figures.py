@@ -9,11 +9,14 @@ from datetime import datetime
 from itertools import pairwise
 
 from orchestrator.ledger import Spending, spending
+from orchestrator.state.group_checks import GroupCheck
 from orchestrator.state.history import AttemptRecord, JobHistory
-from orchestrator.text import plural
+from orchestrator.text import plural, printable
 
 LONGEST_IDLE_SHARE = 0.1
 """A pause in which nobody worked, before a retry on the next day, is drawn no longer than this share of the work."""
+
+LINES_OF_A_RED_CHECK = 20
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,17 @@ def without_figures(history: JobHistory) -> list[str]:
     lines = [f"no price is known for {', '.join(models)}: its tokens are counted without their cost"] if models else []
     lines += [f"{plural(silent, 'attempt')} ended without telling what it had used"] if silent else []
     return lines
+
+
+def red_checks(history: JobHistory) -> list[GroupCheck]:
+    """The newest check of each group, where it was red."""
+    newest = {check.group_number: check for check in history.checks}
+    return [check for check in newest.values() if not check.passed]
+
+
+def last_lines(check: GroupCheck) -> list[str]:
+    """The end of what a check wrote, where the failure mostly stands."""
+    return printable(check.output).expandtabs(4).rstrip().splitlines()[-LINES_OF_A_RED_CHECK:]
 
 
 def _agent_seconds(attempts: Iterable[AttemptRecord]) -> float:

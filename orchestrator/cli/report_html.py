@@ -9,7 +9,14 @@ from html import escape
 from string import Template
 from typing import Any, Final
 
-from orchestrator.cli.describe import event_words, status_words, waits_for, with_full_permissions
+from orchestrator.cli.describe import (
+    check_words,
+    event_words,
+    speed_up_words,
+    status_words,
+    waits_for,
+    with_full_permissions,
+)
 from orchestrator.cli.render import counted, shortened
 from orchestrator.cli.report_figures import Totals, totals
 from orchestrator.cli.report_timeline import timeline, tone
@@ -46,6 +53,7 @@ def html_report(history: JobHistory) -> str:
             *_timeline(history),
             *_conflicts(history.job),
             *_groups(history.job),
+            *_checks(history),
             *_subtasks(history),
             *_attempts(history),
             *_events(history),
@@ -83,7 +91,7 @@ def _figures(sums: Totals) -> Iterator[str]:
         (str(sums.workers), "worker" if sums.workers == 1 else "workers"),
         (duration(sums.wall_seconds), "wall time of the groups"),
         (duration(sums.agent_seconds), "agents' own time"),
-        (f"{sums.speedup_factor:.1f} ×" if sums.speedup_factor else "–", "speed-up"),
+        (speed_up_words(sums.speedup_factor) or "–", "speed-up"),
         (str(sums.files_changed), "files changed"),
         (str(sums.conflicts), "conflict" if sums.conflicts == 1 else "conflicts"),
     ]
@@ -144,11 +152,23 @@ def _group_rows(group: GroupView) -> Iterator[list[str]]:
             str(run.number),
             str(len(group.subtasks)),
             duration(run.total_duration_seconds),
-            f"{run.speedup_factor:.1f} ×" if run.speedup_factor else "–",
+            speed_up_words(run.speedup_factor) or "–",
             str(run.max_concurrent_agents or "–"),
             _commit(run.head_commit) + woken,
             _error(why),
         ]
+
+
+def _checks(history: JobHistory) -> Iterator[str]:
+    """What each group's check wrote: that of a red one stands open, unless a later run of the group was green."""
+    newest = {check.group_number: check for check in history.checks}
+    if newest:
+        yield "<h2>Checks of groups</h2>"
+    for check in history.checks:
+        is_open = not check.passed and newest[check.group_number] is check
+        told = f"group {check.group_number}, run {check.run}: {check_words(check)}"
+        yield f"<details{' open' if is_open else ''}><summary>{_text(told)}</summary>"
+        yield f'<div class="output mono">$ {_block(check.command)}\n{_block(check.output)}</div></details>'
 
 
 def _subtasks(history: JobHistory) -> Iterator[str]:

@@ -5,9 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from orchestrator.cli.describe import event_words, spent_words, status_words, with_full_permissions
+from orchestrator.cli.describe import (
+    check_words,
+    event_words,
+    speed_up_words,
+    spent_words,
+    status_words,
+    with_full_permissions,
+)
 from orchestrator.cli.render import counted, shortened
-from orchestrator.cli.report_figures import totals
+from orchestrator.cli.report_figures import last_lines, red_checks, totals
 from orchestrator.cli.summary import conflict_words
 from orchestrator.ledger import in_words
 from orchestrator.redaction import redact_url
@@ -32,8 +39,9 @@ def _head(history: JobHistory) -> Iterator[str]:
     if job.error:
         yield f"- {_text(job.error)}"
     yield f"- Subtasks completed: {counted(sums.subtasks)}; {plural(sums.attempts, 'attempt')}, {plural(sums.workers, 'worker')}"
-    speed_up = f", speed-up {sums.speedup_factor:.1f} ×" if sums.speedup_factor else ""
-    yield f"- {duration(sums.wall_seconds)} wall time, {duration(sums.agent_seconds)} of agents' time{speed_up}"
+    speed_up = speed_up_words(sums.speedup_factor)
+    times = f"{duration(sums.wall_seconds)} wall time, {duration(sums.agent_seconds)} of agents' time"
+    yield f"- {times}{f', speed-up {speed_up}' if speed_up else ''}"
     if spent := spent_words(job):
         yield f"- Spent: {_text(spent)}"
     if job.repo:
@@ -54,7 +62,7 @@ def _groups(history: JobHistory) -> Iterator[str]:
             str(len(group.runs)),
             str(len(group.subtasks)),
             duration(group.wall_seconds),
-            f"{group.speedup_factor:.1f} ×" if group.speedup_factor else "–",
+            speed_up_words(group.speedup_factor) or "–",
             _text(in_words(group.spent)) or "–",
             _text(group.error),
         )
@@ -102,6 +110,11 @@ def _failures(history: JobHistory) -> Iterator[str]:
         yield "## Conflicts and failures"
         yield ""
         yield from (f"- {_text(words)}" for words in [*conflicts, *errors])
+        yield ""
+    for check in red_checks(history):
+        yield f"Group {check.group_number}, {check_words(check)}; the end of what it wrote:"
+        yield ""
+        yield from (f"    {line}" for line in last_lines(check))
         yield ""
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator.cli.describe import spent_words, status_words, waits_for
+from orchestrator.cli.describe import speed_up_words, spent_words, status_words, waits_for
 from orchestrator.cli.render import STYLES, counted, print_table, shortened
 from orchestrator.ledger import BUDGET_EXCEEDED, in_words
 from orchestrator.outcomes import Outcome
@@ -19,8 +19,6 @@ from orchestrator.state.views import AttemptView, GroupView, JobView, SubtaskVie
 from orchestrator.text import duration, in_one_line, plural
 
 FAILURES_SHOWN: Final = 10
-TELLING_SPEED_UP: Final = 0.05
-"""Below it the agents did next to nothing, and the figure would read 0.0."""
 NOTHING_WAS_WRITTEN: Final = {Outcome.AGENT_MISSING, Outcome.BAD_CONFIG}
 """Outcomes of attempts whose agent never started."""
 
@@ -84,8 +82,8 @@ def group_line(group: GroupView, job: JobView) -> Text:
     line.append(f" · {plural(len(group.subtasks), 'subtask')}")
     if group.wall_seconds is not None:
         line.append(f" · {duration(group.wall_seconds)}")
-    if (group.speedup_factor or 0) >= TELLING_SPEED_UP and len(group.subtasks) > 1:
-        line.append(f" · speed-up {group.speedup_factor:.1f} ×")
+    if (speed_up := speed_up_words(group.speedup_factor)) and len(group.subtasks) > 1:
+        line.append(f" · speed-up {speed_up}")
     if group.spent:
         line.append(f" · {in_words(group.spent)}")
     if group.error and group.error not in (group.status, job.error):
@@ -116,8 +114,19 @@ def next_lines(job: JobView) -> list[str]:
     elif job.head_commit is None or job.head_commit == job.base_commit:
         lines.append(f"Nothing was merged: no change is on {job.branch}." if job.is_final else "")
     else:
-        partly = "" if job.status == "completed" else "What was merged so far is on the branch. "
-        lines.append(f"{partly}Branch {job.branch} at {job.head_commit[:10]}; merge it with: {merge_command(job)}")
+        red = _red_on_the_branch(job)
+        told = (
+            f"The check of group {red} is red on what was merged. "
+            if red
+            else "What was merged so far is on the branch. "
+        )
+        partly = "" if job.status == "completed" and not red else told
+        all_the_same = " all the same" if red else ""
+        lines.append(
+            f"{partly}Branch {job.branch} at {job.head_commit[:10]}; merge it{all_the_same} with: {merge_command(job)}"
+        )
+    if kept := _completed_and_not_merged(job):
+        lines.append(f"The work of {kept} is kept, and not on the branch: a retry merges it.")
     if job.is_final and job.status != "completed":
         outcomes = {subtask.outcome for subtask in job.subtasks if subtask.status in ("failed", "timeout")}
         if Outcome.AGENT_MISSING in outcomes:
@@ -127,6 +136,25 @@ def next_lines(job: JobView) -> list[str]:
         more = " --max-cost-usd N" if job.reason == BUDGET_EXCEEDED else ""
         lines.append(f"Try again what did not complete: orchestrator retry {job.id}{more}")
     return [line for line in lines if line]
+
+
+def _red_on_the_branch(job: JobView) -> int | None:
+    """The group whose check was the last one to look at the branch, where it was red."""
+    checked = [(group.number, run.check_passed) for group in job.groups for run in group.runs[-1:]]
+    told = [(number, passed) for number, passed in checked if passed is not None]
+    return told[-1][0] if told and not told[-1][1] else None
+
+
+def _completed_and_not_merged(job: JobView) -> str:
+    """Whose work waits for a merge that the job's end has left out, such as `#1, #2`."""
+    if not job.is_final or job.repo is None:
+        return ""
+    kept = [
+        f"#{subtask.subtask_id}"
+        for subtask in job.subtasks
+        if subtask.status == "completed" and subtask.commit and subtask.merged_at is None
+    ]
+    return ", ".join(kept) if len(kept) <= FAILURES_SHOWN else plural(len(kept), "subtask")
 
 
 def merge_command(job: JobView) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, Table, select
 
 from orchestrator.errors import UnknownJob
+from orchestrator.state.group_checks import GroupCheck, group_checks
 from orchestrator.state.queries import read_job, snapshot
 from orchestrator.state.tables import attempts, events, group_runs, groups, jobs, subtasks
 from orchestrator.state.views import EventView, JobView
@@ -52,12 +53,16 @@ class JobHistory:
     job: JobView
     attempts: tuple[AttemptRecord, ...]
     events: tuple[EventView, ...]
+    checks: tuple[GroupCheck, ...] = ()
+    """Those of its groups, in the order in which they ended."""
 
     @cached_property
     def origin(self) -> datetime:
-        """The moment from which a report counts: the job's start, or its submission where it has not started."""
-        starts = [attempt.started_at for attempt in self.attempts]
-        return min([self.job.started_at or self.job.created_at, *starts])
+        """The moment from which a report counts: the job's start, or its submission where it has not started. A `retry`
+        gives the job a new start, so what began before it counts too."""
+        runs = [run.started_at for group in self.job.groups for run in group.runs]
+        attempts = [attempt.started_at for attempt in self.attempts]
+        return min([self.job.started_at or self.job.created_at, *runs, *attempts])
 
 
 def job_history(engine: Engine, job_id: str) -> JobHistory:
@@ -74,12 +79,14 @@ def job_history(engine: Engine, job_id: str) -> JobHistory:
             .where(events.c.job_id == job_id)
             .order_by(events.c.id)
         ).all()
+        checks = group_checks(connection, job_id)
     return JobHistory(
         job,
         tuple(
             AttemptRecord(**{**row._mapping, "files_changed": tuple(row.files_changed or ())}) for row in attempt_rows
         ),
         tuple(EventView(**row._mapping) for row in event_rows),
+        tuple(checks),
     )
 
 

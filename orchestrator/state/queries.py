@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
+    Boolean,
     Connection,
     Engine,
     Integer,
@@ -144,7 +145,7 @@ def read_job(connection: Connection, job_id: str) -> JobView:
         raise UnknownJob(f"There is no job {job_id} any more.", context={"job": job_id})
     group_rows = connection.execute(select(groups).where(groups.c.job_id == job_id).order_by(groups.c.number)).all()
     run_rows = connection.execute(
-        select(group_runs).where(group_runs.c.job_id == job_id).order_by(group_runs.c.number)
+        select(*_RUN_COLUMNS).where(group_runs.c.job_id == job_id).order_by(group_runs.c.number)
     ).all()
     subtask_rows = connection.execute(_subtasks_with_newest_attempt(), {"job": job_id}).all()
     spent = spending_by_subtask(connection, job_id)
@@ -198,6 +199,20 @@ def attempt_heads(connection: Connection, job_id: str, subtask_id: int | None = 
     if subtask_id is not None:
         wanted = wanted.where(attempts.c.subtask_id == subtask_id)
     return {row.id: AttemptHead(*row) for row in connection.execute(wanted)}
+
+
+def require_attempt(engine: Engine, job_id: str, subtask_id: int | None, number: int) -> None:
+    """Raise `UnknownJob` where the subtask, or no subtask of the job, has had an attempt of that number."""
+    with engine.connect() as connection:
+        is_open(connection, job_id, subtask_id)
+        had = {attempt.number for attempt in attempt_heads(connection, job_id, subtask_id).values()}
+    if number not in had:
+        of_subtask = "" if subtask_id is None else f" of subtask {subtask_id}"
+        raise UnknownJob(
+            f"Job {job_id} has no attempt {number}{of_subtask}.",
+            context={"job": job_id, "subtask_id": subtask_id, "attempt": number},
+            recovery=f"The newest one is {max(had)}." if had else "No agent has started yet.",
+        )
 
 
 def is_open(connection: Connection, job_id: str, subtask_id: int | None = None) -> bool:
@@ -291,6 +306,17 @@ def _attempt(row: Row[Any], now: datetime) -> AttemptView | None:
     return AttemptView(**values, duration_seconds=lasted)
 
 
+_RUN_COLUMNS: Final = (
+    *(
+        column
+        for column in group_runs.c
+        if column.name == "group_number" or column.name in GroupRunView.__dataclass_fields__
+    ),
+    group_runs.c.conflict_details.label("conflicts"),
+    # Without the check's output, which may be long.
+    cast(group_runs.c.execution_metadata["check"]["passed"].astext, Boolean).label("check_passed"),
+)
+
+
 def _group_run(row: Row[Any]) -> GroupRunView:
-    named = {name: getattr(row, name) for name in GroupRunView.__dataclass_fields__ if name != "conflicts"}
-    return GroupRunView(**named, conflicts=row.conflict_details)
+    return GroupRunView(**{name: getattr(row, name) for name in GroupRunView.__dataclass_fields__})

@@ -108,6 +108,8 @@ class GroupRunView:
     completed_at: datetime | None
     head_commit: str | None = None
     """The integration branch after this run's merge."""
+    check_passed: bool | None = None
+    """What the group's check said of it; `None` without one. `state.group_checks` has its output."""
 
 
 @dataclass(frozen=True)

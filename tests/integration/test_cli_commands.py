@@ -89,10 +89,55 @@ def test_logs_mark_what_was_cut(start: Start) -> None:
         "#2 | five",
     ]
     assert _said(start("logs", JOB, "2", "--tail", "1")) == "five\n"
-    assert _said(start("logs", JOB, "2", "--attempt", "2")) == ""
+    assert _said(start("logs", JOB, "2", "--attempt", "1", "--tail", "1")) == "five\n"
     lines = [json.loads(line) for line in _said(start("logs", JOB, "2", "--json")).splitlines()]
     assert [line["type"] for line in lines] == ["line", "line", "cut", "line"]
     assert _said(start("logs", JOB, "9"), code=2) == ""
+
+
+@pytest.mark.usefixtures("engine")
+def test_logs_of_an_attempt_that_never_was_are_an_error(start: Start) -> None:
+    for words, says in (((JOB, "2"), "no attempt 2 of subtask 2"), ((JOB,), "no attempt 2.")):
+        process = start("logs", *words, "--attempt", "2")
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (2, "")
+        assert says in err
+        assert "The newest one is 1." in err
+
+
+def test_logs_end_with_what_the_checks_of_groups_wrote(start: Start, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE groups SET check_command = 'make\n test'"))
+        red = job_rows.a_checked_run(passed=False, exit_code=2, output="first\n\x1b[31msecond\n")
+        job_rows.insert_group_run(connection, JOB, 1, 1, **red)
+        job_rows.insert_group_run(connection, JOB, 1, 2)  # under way: nothing to tell yet
+    assert _said(start("logs")).splitlines()[-5:] == [
+        "#2 | five",
+        "group 1 | check: make test",
+        "group 1 | first",
+        "group 1 | second",
+        "group 1 | the check is red: exit code 2",
+    ]
+    assert _said(start("logs", "--tail", "1")).splitlines() == [
+        "#2 | five",
+        "group 1 | check: make test",
+        "group 1 | second",
+        "group 1 | the check is red: exit code 2",
+    ]
+    assert _said(start("logs", "--tail", "0")) == ""
+    assert "group" not in _said(start("logs", JOB, "2"))
+    last = json.loads(_said(start("logs", "--json")).splitlines()[-1])
+    assert (last["type"], last["group"], last["run"], last["passed"]) == ("check", 1, 1, False)
+    assert last["output"] == "first\n\x1b[31msecond\n"
+
+
+def test_a_check_that_ends_the_job_is_followed_too(start: Start, engine: Engine) -> None:
+    process = start("logs", "-f", "--tail", "0")
+    _wait_until_listening(engine)
+    with engine.begin() as connection:
+        job_rows.insert_group_run(connection, JOB, 1, **job_rows.a_checked_run(passed=True, output="fine\n"))
+        job_rows.finish_job(connection, JOB, "completed")
+    assert _said(process).splitlines() == ["group 1 | check: ", "group 1 | fine", "group 1 | the check is green"]
 
 
 def test_logs_are_followed_to_the_end(start: Start, engine: Engine) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, event, insert, text, update
+from sqlalchemy import Engine, event, text, update
 
 from orchestrator.cli.completion import jobs_that_begin
 from orchestrator.local.client import Need, local_stack
@@ -32,17 +32,7 @@ def engine(database: str) -> Iterator[Engine]:
         job_rows.insert_job(connection, JOB, title="The job <b>", repo=plan["repo"])
         connection.execute(update(tables.jobs).values(plan=plan))
         job_rows.insert_group(connection, JOB, 1, {1: "completed", 2: "in_progress", 3: "pending"})
-        connection.execute(
-            insert(tables.group_runs).values(
-                job_id=JOB,
-                group_number=1,
-                number=1,
-                chord_id="chord",
-                subtask_ids=[1, 2, 3],
-                num_agents=3,
-                parallelization_strategy="parallel_groups",
-            )
-        )
+        job_rows.insert_group_run(connection, JOB, 1, subtask_ids=[1, 2, 3], num_agents=3)
         ended = {"finished_at": "now", "agent_duration_seconds": 2.0, "usage": {"input": 40, "output": 2}}
         first = job_rows.insert_attempt(connection, JOB, 1, 1, status="timeout", error="no end within 2 s", **ended)
         second = job_rows.insert_attempt(connection, JOB, 1, 2, status="completed", files_changed=["a.py"], **ended)
@@ -100,6 +90,37 @@ def test_a_report_is_text_json_markdown_or_a_page(run: InProcess, tmp_path: Path
     page = (tmp_path / "page.html").read_text()
     assert page.count('id="subtask-') == 3
     assert "secret" not in page
+
+
+def test_what_a_groups_check_said_is_part_of_every_report(run: InProcess, engine: Engine, tmp_path: Path) -> None:
+    said = "".join(f"line {number} <i>\n" for number in range(1, 31)) + "see https://user:secret@example.org/\n"
+    with engine.begin() as connection:
+        job_rows.insert_group(connection, JOB, 2, {4: "completed"})
+        connection.execute(update(tables.groups).where(tables.groups.c.number == 2).values(check_command="make test"))
+        green = job_rows.a_checked_run(passed=True, exit_code=0, output="all is well\n")
+        for number in (2, 3):
+            job_rows.insert_group(connection, JOB, number + 1, {})
+            job_rows.insert_group_run(connection, JOB, number + 1, **green)
+        job_rows.insert_group_run(connection, JOB, 2, **job_rows.a_checked_run(passed=False, exit_code=2, output=said))
+    checks = json.loads(run("report", "--json").out)["checks"]
+    assert [(check["group"], check["run"], check["passed"], check["exit_code"]) for check in checks] == [
+        (3, 1, True, 0),
+        (4, 1, True, 0),
+        (2, 1, False, 2),
+    ]
+    assert (checks[2]["command"], checks[2]["output"]) == ("make test", said.replace("secret", "***"))
+    groups = json.loads(run("status", "--json").out)["job"]["groups"]
+    assert [[one["check_passed"] for one in group["runs"]] for group in groups] == [[None], [False], [True], [True]]
+    for shown in (run("report").out, run("report", "--markdown").out):
+        end = shown.partition("roup 2, the check is red: exit code 2; the end of what it wrote:\n")[2].splitlines()
+        lines = [line.strip() for line in end if line.strip()][:20]
+        assert lines == [*(f"line {number} <i>" for number in range(12, 31)), "see https://user:***@example.org/"]
+        assert "all is well" not in shown
+    run("report", "--html", "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<details open><summary>group 2, run 1: the check is red: exit code 2</summary>") == 1
+    assert "<details><summary>group 3, run 1: the check is green</summary>" in page
+    assert "$ make test\nline 1 &lt;i&gt;\n" in page
 
 
 @pytest.mark.usefixtures("engine")

@@ -71,6 +71,34 @@ def insert_attempt(connection: Connection, job_id: str, subtask_id: int, number:
     return int(row.scalar_one())
 
 
+def insert_group_run(connection: Connection, job_id: str, group_number: int, number: int = 1, **values: Any) -> None:
+    """A passage of the group that is under way, or whatever `values` make of it."""
+    connection.execute(
+        insert(tables.group_runs).values(
+            **{
+                "job_id": job_id,
+                "group_number": group_number,
+                "number": number,
+                "chord_id": f"chord-{group_number}-{number}",
+                "subtask_ids": [],
+                "num_agents": 1,
+                "parallelization_strategy": "parallel_groups",
+                **values,
+            }
+        )
+    )
+
+
+def a_checked_run(*, passed: bool, output: str, exit_code: int | None = None) -> dict[str, Any]:
+    """What a merge records of a run whose group's check has ended, as values of `insert_group_run`."""
+    check = {"passed": passed, "exit_code": exit_code, "output": output}
+    return {
+        "success": passed,
+        "completed_at": text("clock_timestamp()"),
+        "execution_metadata": {"check": check},
+    }
+
+
 def write_lines(
     connection: Connection, job_id: str, subtask_id: int, attempt_id: int, sequence: int, *said: str
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.cli import documents
+from orchestrator.state.group_checks import GroupCheck
 from orchestrator.state.views import EventView, GroupRunView, JobLine
 from tests.support.job_views import NOW, a_group, a_history, a_job, a_record, a_subtask
 
@@ -17,8 +19,9 @@ def test_every_field_is_documented() -> None:
     (group,) = job["groups"]
     line = documents.job_line(JobLine("a", "t", "running", None, None, None, NOW, NOW, None, 1.0, {}))
     event = documents.event(EventView(1, NOW, "job.started", None, None, None))
-    report = documents.report(a_history(a_job(), a_record()))
-    of_report = (report, report["totals"], report["attempts"][0])
+    check = GroupCheck(1, 1, 1, NOW, "make test", passed=True, exit_code=0, output="")
+    report = documents.report(replace(a_history(a_job(), a_record()), checks=(check,)))
+    of_report = (report, report["totals"], report["attempts"][0], report["checks"][0])
     for document in (job, group, group["runs"][0], group["subtasks"][0], line, event, *of_report):
         undocumented = [name for name in document if name not in PAGE]
         assert undocumented == []

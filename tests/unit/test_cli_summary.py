@@ -11,7 +11,7 @@ from rich.console import Console
 
 from orchestrator.cli.summary import conflict_words, merge_command, next_lines, print_subtasks, print_summary
 from orchestrator.state.views import GroupRunView, JobView, SubtaskView
-from tests.support.job_views import a_group, a_job, a_subtask, ago, an_attempt
+from tests.support.job_views import a_group, a_job, a_run, a_subtask, ago, an_attempt
 
 BRANCH = "orchestrator/3f2a9c1b04d7"
 
@@ -51,6 +51,37 @@ def test_what_comes_next_depends_on_what_was_merged() -> None:
     nothing = {**merged, "head_commit": "a" * 40}
     assert next_lines(a_job(**nothing, **ended))[0] == f"Nothing was merged: no change is on {BRANCH}."
     assert next_lines(a_job(**ended))[-1] == "Try again what did not complete: orchestrator retry 3f2a9c1b04d7"
+
+
+def test_a_red_branch_is_not_offered_like_a_green_one() -> None:
+    def lines(*passed: bool | None) -> list[str]:
+        groups = [
+            a_group(number, "failed", a_subtask(number, "failed"), runs=(a_run(check_passed=one),))
+            for number, one in enumerate(passed, start=1)
+        ]
+        merged = {"repo": "https://example.org/a.git", "branch": BRANCH, "base_commit": "a" * 40}
+        return next_lines(a_job(*groups, status="failed", finished_at=ago(0), head_commit="b" * 40, **merged))
+
+    assert lines(True, False, None)[0].startswith("The check of group 2 is red on what was merged. Branch ")
+    assert "; merge it all the same with: git fetch" in lines(False)[0]
+    assert lines(False, True)[0].startswith("What was merged so far is on the branch. Branch ")
+    assert "; merge it with: " in lines(None)[0]
+
+
+def test_work_that_was_completed_and_not_merged_is_not_called_lost() -> None:
+    done = {"commit": "c" * 40}
+    subtasks = [
+        a_subtask(1, "completed", **done),
+        a_subtask(2, "completed", **done, merged_at=ago(1)),
+        a_subtask(3, "completed"),
+        a_subtask(4, "cancelled"),
+        a_subtask(5, "completed", **done),
+    ]
+    group = a_group(1, "cancelled", *subtasks)
+    merged = {"repo": "https://example.org/a.git", "branch": BRANCH, "base_commit": "a" * 40, "head_commit": "a" * 40}
+    said = "The work of #1, #5 is kept, and not on the branch: a retry merges it."
+    assert said in next_lines(a_job(group, status="cancelled", finished_at=ago(0), **merged))
+    assert said not in next_lines(a_job(group, **merged)), "a job that runs will merge it"
 
 
 def test_the_summary_tells_what_happened() -> None:

@@ -127,6 +127,22 @@ def test_the_timeline_has_a_bar_for_each_attempt_and_each_run() -> None:
     assert "waits for group 1" in text
 
 
+def test_the_time_of_a_job_that_was_retried_begins_with_its_first_group_run() -> None:
+    runs = (a_run(1, start=8, end=6, success=False), a_run(2, start=2))
+    group = a_group(1, "completed", a_subtask(1, "completed"), runs=runs)
+    job = a_job(group, status="completed", started_at=ago(2), finished_at=ago(1))
+    page = html_report(a_history(job, a_record(1, start=7.9, end=6.1), a_record(1, 2, start=1.9, end=1.1)))
+    assert '">0 s</text>' in page
+    assert "-0 s" not in page
+
+
+def test_no_speed_up_reads_zero_times() -> None:
+    group = a_group(1, "completed", a_subtask(1, "completed"), runs=(a_run(speedup_factor=0.01),))
+    history = a_history(a_job(group, status="completed", finished_at=ago(1)), a_record(1, agent_duration_seconds=0.01))
+    for text in (html_report(history), markdown_report(history)):
+        assert "0.0 ×" not in text
+
+
 def test_a_job_in_which_nothing_ran_has_a_page_too() -> None:
     job = a_job(a_group(1, "cancelled", a_subtask(1, "cancelled")), status="cancelled", started_at=None)
     assert "No agent has run." in html_report(a_history(job))

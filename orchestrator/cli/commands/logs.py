@@ -1,11 +1,11 @@
-"""`orchestrator logs`: what agents wrote."""
+"""`orchestrator logs`: what agents wrote, and the checks of groups."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +15,7 @@ from orchestrator.cli.options import JsonOption, NewestJobArgument
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from orchestrator.state.group_checks import GroupCheck
     from orchestrator.state.log_chunks import LogChunk, LogLine
     from orchestrator.state.views import AttemptHead
 
@@ -33,15 +34,20 @@ def logs(
 ) -> None:
     """Show what agents wrote.
 
-    Subtask by subtask and attempt by attempt; what comes in while -f waits is shown as it comes.
+    Subtask by subtask and attempt by attempt, then what the groups' checks wrote; what comes in while -f waits is shown
+    as it comes.
     """
     from orchestrator.access.connect import chosen_job, database
     from orchestrator.cli.render import say
     from orchestrator.settings import load_settings
+    from orchestrator.state.queries import require_attempt
 
     printer = _Printer(as_json=as_json, timestamps=timestamps)
     with database() as engine:
-        reader = _LogReader(engine, chosen_job(engine, job), subtask, attempt)
+        job_id = chosen_job(engine, job)
+        if attempt is not None and not follow:
+            require_attempt(engine, job_id, subtask, attempt)
+        reader = _LogReader(engine, job_id, subtask, attempt)
         # What is there already, cut to its tail if wanted; then, with -f, whatever comes.
         for line in reader.stored(tail):
             printer.show(line)
@@ -69,20 +75,26 @@ class _LogReader:
     attempt_number: int | None
     _attempts: dict[int, AttemptHead] = field(default_factory=dict)
     _seen: dict[int, int] = field(default_factory=dict)
+    _last_check: int = 0
 
-    def stored(self, tail: int | None) -> Iterator[_Line]:
+    def stored(self, tail: int | None) -> Iterator[_Line | GroupCheck]:
         """What is stored now. With `tail` only so many lines of each attempt are kept, and held, until it is read."""
         last: dict[int, deque[_Line]] = {}
-        while lines := self._read()[0]:
+        checks: list[GroupCheck] = []
+        while found := self._read()[0]:
             if tail is None:
-                yield from lines
-            for line in lines:
-                last.setdefault(line.attempt.id, deque(maxlen=tail or 0)).append(line)
-        if tail is not None:
-            for kept in last.values():
-                yield from kept
+                yield from found
+                continue
+            for one in found:
+                if isinstance(one, _Line):
+                    last.setdefault(one.attempt.id, deque(maxlen=tail)).append(one)
+                else:
+                    checks.append(replace(one, output="\n".join(one.output.splitlines()[-tail:] if tail else ())))
+        for kept in last.values():
+            yield from kept
+        yield from checks if tail else ()
 
-    def coming(self, grace_seconds: float) -> Iterator[_Line]:
+    def coming(self, grace_seconds: float) -> Iterator[_Line | GroupCheck]:
         """What is written from now on, until the job or the subtask is final."""
         from orchestrator.access.follow import Problem, readings
         from orchestrator.cli.render import say
@@ -97,8 +109,9 @@ class _LogReader:
             in_trouble = False
             yield from found
 
-    def _read(self) -> tuple[list[_Line], bool]:
+    def _read(self) -> tuple[Sequence[_Line | GroupCheck], bool]:
         """The next lines, and whether they are the last."""
+        from orchestrator.state.group_checks import group_checks
         from orchestrator.state.log_chunks import read_log_chunks
         from orchestrator.state.queries import attempt_heads, is_open
 
@@ -108,6 +121,11 @@ class _LogReader:
             chunks = read_log_chunks(connection, self.job_id, self.subtask_id, after=self._seen)
             if any(chunk.attempt_id not in self._attempts for chunk in chunks):
                 self._attempts = attempt_heads(connection, self.job_id, self.subtask_id)
+            # A check is the whole job's, and comes after what it has checked.
+            if not chunks and self.subtask_id is None and self.attempt_number is None:
+                if checks := group_checks(connection, self.job_id, after_id=self._last_check):
+                    self._last_check = checks[-1].id
+                return checks, not goes_on
         lines: list[_Line] = []
         for chunk in chunks:
             lines += self._lines(chunk)
@@ -133,13 +151,17 @@ class _Printer:
     timestamps: bool
     has_shown: bool = False
 
-    def show(self, line: _Line) -> None:
+    def show(self, line: _Line | GroupCheck) -> None:
         self.has_shown = True
         if self.as_json:
             self._show_json(line)
             return
         from orchestrator.text import printable
 
+        if not isinstance(line, _Line):
+            for text in _words_of_check(line):
+                print(f"{self._time(line.ended_at)}{_name_of_group(line)} | {text}", flush=True)
+            return
         text = "… lines were cut here …" if line.said is None else printable(line.said.text)
         print(f"{self._prefix(line)}{text}", flush=True)
 
@@ -149,11 +171,18 @@ class _Printer:
         who = f"{' '.join(names)} | " if names else ""
         if not self.timestamps or line.said is None:
             return who
-        at = line.attempt.started_at + timedelta(seconds=line.said.seconds)
-        return f"{at.astimezone():%Y-%m-%d %H:%M:%S.%f}"[:-3] + f" {who}"
+        return self._time(line.attempt.started_at + timedelta(seconds=line.said.seconds)) + who
 
-    def _show_json(self, line: _Line) -> None:
+    def _time(self, at: datetime) -> str:
+        return f"{at.astimezone():%Y-%m-%d %H:%M:%S.%f}"[:-3] + " " if self.timestamps else ""
+
+    def _show_json(self, line: _Line | GroupCheck) -> None:
+        from orchestrator.cli.documents import group_check
         from orchestrator.cli.render import instant, print_json
+
+        if not isinstance(line, _Line):
+            print_json({"type": "check", **group_check(line)}, one_line=True)
+            return
 
         document: dict[str, Any] = {
             "type": "line" if line.said else "cut",
@@ -167,3 +196,16 @@ class _Printer:
                 "text": line.said.text,
             }
         print_json(document, one_line=True)
+
+
+def _name_of_group(check: GroupCheck) -> str:
+    return f"group {check.group_number}" + (f" run {check.run}" if check.run > 1 else "")
+
+
+def _words_of_check(check: GroupCheck) -> Iterator[str]:
+    from orchestrator.cli.describe import check_words
+    from orchestrator.text import in_one_line, printable
+
+    yield f"check: {in_one_line(check.command)}"
+    yield from printable(check.output).splitlines()
+    yield check_words(check)

@@ -106,19 +106,30 @@ def _print_attempts(to: Console, history: JobHistory) -> None:
 
 
 def _print_totals(to: Console, history: JobHistory) -> None:
-    from orchestrator.cli.describe import spent_words, with_full_permissions
+    from orchestrator.cli.describe import (
+        check_words,
+        speed_up_words,
+        spent_words,
+        with_full_permissions,
+    )
     from orchestrator.cli.render import print_line
-    from orchestrator.cli.report_figures import totals, without_figures
+    from orchestrator.cli.report_figures import last_lines, red_checks, totals, without_figures
     from orchestrator.text import duration, plural
 
     sums = totals(history)
+    for check in red_checks(history):
+        to.print()
+        print_line(to, f"group {check.group_number}, {check_words(check)}; the end of what it wrote:")
+        for line in last_lines(check):
+            print_line(to, f"  {line}")
     to.print()
     print_line(
         to,
         f"{plural(sums.attempts, 'attempt')}, {sums.repeated_attempts} of them repeated, on {plural(sums.workers, 'worker')}",
     )
-    speed_up = f" · speed-up {sums.speedup_factor:.1f} ×" if sums.speedup_factor else ""
-    print_line(to, f"{duration(sums.agent_seconds)} of agents' time in {duration(sums.wall_seconds)}{speed_up}")
+    speed_up = speed_up_words(sums.speedup_factor)
+    times = f"{duration(sums.agent_seconds)} of agents' time in {duration(sums.wall_seconds)}"
+    print_line(to, f"{times} · speed-up {speed_up}" if speed_up else times)
     if unbounded := with_full_permissions(history.job):
         print_line(to, f"permissions: full for {unbounded}")
     if spent := spent_words(history.job):
