@@ -87,9 +87,23 @@ def waits_for(job: JobView, group: GroupView, subtask: SubtaskView) -> str:
     return f"waits for a free place ({taken} of {job.max_parallel_agents} taken)"
 
 
+def nobody_takes(job: JobView) -> bool:
+    """Whether the job, or a subtask of it, waits for a process longer than it would where one is there."""
+    if job.status == "pending":
+        return (job.now - job.created_at).total_seconds() >= PATIENCE_SECONDS
+    return any(
+        subtask.status == "pending" and _waited_seconds(job, subtask) >= PATIENCE_SECONDS for subtask in job.subtasks
+    )
+
+
+def _waited_seconds(job: JobView, subtask: SubtaskView) -> float:
+    """How long it has been released; 0 where it is not."""
+    return (job.now - subtask.released_at).total_seconds() if subtask.released_at else 0.0
+
+
 def _waits_for_worker(job: JobView, subtask: SubtaskView) -> str:
     worker = f"a worker that offers {', '.join(subtask.requires)}" if subtask.requires else "a worker"
-    waited = (job.now - subtask.released_at).total_seconds() if subtask.released_at else 0.0
+    waited = _waited_seconds(job, subtask)
     if waited < PATIENCE_SECONDS:
         return f"waits for {worker}"
     return f"waits for {worker}: none has taken it for {duration(waited)}"

@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator.cli.describe import speed_up_words, spent_words, status_words, waits_for
+from orchestrator.cli.describe import nobody_takes, speed_up_words, spent_words, status_words, waits_for
 from orchestrator.cli.render import STYLES, counted, print_table, shortened
 from orchestrator.ledger import BUDGET_EXCEEDED, in_words
 from orchestrator.outcomes import Outcome
@@ -127,6 +127,8 @@ def next_lines(job: JobView) -> list[str]:
         )
     if kept := _completed_and_not_merged(job):
         lines.append(f"The work of {kept} is kept, and not on the branch: a retry merges it.")
+    if not job.is_final and nobody_takes(job):
+        lines.append("See who works: orchestrator workers. On this machine `orchestrator up` starts what is missing.")
     if job.is_final and job.status != "completed":
         outcomes = {subtask.outcome for subtask in job.subtasks if subtask.status in ("failed", "timeout")}
         if Outcome.AGENT_MISSING in outcomes:
@@ -160,7 +162,8 @@ def _completed_and_not_merged(job: JobView) -> str:
 def merge_command(job: JobView) -> str:
     """The git command that takes the integration branch into what is checked out: here, or where the repository is."""
     repo, branch = job.repo or "", job.branch or ""
-    if not Path(repo).is_dir():
+    is_bare = (Path(repo) / "HEAD").is_file() and not (Path(repo) / ".git").exists()
+    if is_bare or not Path(repo).is_dir():
         return f"git fetch {shlex.quote(redact_url(repo))} {branch} && git merge FETCH_HEAD"
     here = Path.cwd()
     inside = Path(repo).resolve() in (here.resolve(), *here.resolve().parents)

@@ -36,6 +36,26 @@ def test_the_merge_command_works_where_the_reader_stands(tmp_path: Path, monkeyp
     assert merge_command(job) == f"git merge {BRANCH}"
 
 
+def test_a_bare_repository_is_fetched_from(tmp_path: Path) -> None:
+    repo = tmp_path / "bare.git"
+    subprocess.run(["git", "init", "-q", "--bare", str(repo)], check=True, capture_output=True)
+    assert merge_command(a_job(repo=str(repo), branch=BRANCH)) == f"git fetch {repo} {BRANCH} && git merge FETCH_HEAD"
+
+
+def test_who_waits_for_a_process_that_is_not_there_hears_what_to_do() -> None:
+    def says(job: JobView) -> bool:
+        return any("orchestrator up" in line for line in next_lines(job))
+
+    def waiting(seconds: float) -> JobView:
+        return a_job(a_group(1, "running", a_subtask(1, released_at=ago(seconds)), a_subtask(2)))
+
+    assert says(waiting(30))
+    assert not says(waiting(1))
+    assert not says(a_job(a_group(1, "running", a_subtask(1, "in_progress", released_at=ago(30)))))
+    assert says(a_job(status="pending", started_at=None, created_at=ago(30)))
+    assert not says(a_job(status="pending", started_at=None, created_at=ago(1)))
+
+
 def test_a_remote_repository_is_fetched_and_its_password_not_shown() -> None:
     job = a_job(repo="https://user:secret@example.org/a.git", branch=BRANCH)
     assert merge_command(job) == f"git fetch 'https://user:***@example.org/a.git' {BRANCH} && git merge FETCH_HEAD"
