@@ -1,4 +1,7 @@
-"""What the shell offers where a job's id is wanted."""
+"""What the shell offers where a job's id or an agent's name is wanted.
+
+Nothing here raises: a shell that completes must not be shown an error.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,20 @@ CONNECT_TIMEOUT_SECONDS: Final = "2"
 
 
 def jobs_that_begin(incomplete: str) -> list[tuple[str, str]]:
-    """The newest jobs whose id begins so, each with its status and title; it asks only a database that runs already.
-
-    Never raises: a shell that completes must not be shown an error.
-    """
+    """The newest jobs whose id begins so, each with its status and title; it asks only a database that runs already."""
     try:
         return _ask(incomplete.lower())
+    except Exception:
+        return []
+
+
+def agents_that_begin(incomplete: str) -> list[str]:
+    """The names of agents that plans can use here."""
+    from orchestrator.agent_names import known_agents
+    from orchestrator.settings import load_settings
+
+    try:
+        return [name for name in known_agents(load_settings()) if name.startswith(incomplete)]
     except Exception:
         return []
 

@@ -14,6 +14,12 @@ def _jobs_that_begin(incomplete: str) -> list[tuple[str, str]]:
     return jobs_that_begin(incomplete)
 
 
+def _agents_that_begin(incomplete: str) -> list[str]:
+    from orchestrator.cli.completion import agents_that_begin
+
+    return agents_that_begin(incomplete)
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON (docs/json.md) instead of text.")]
 NoProgressOption = Annotated[
     bool, typer.Option("--no-progress", help="Print one line an event instead of a live view.")
@@ -31,6 +37,21 @@ NewestJobArgument = Annotated[
         metavar="JOB",
         help="A job's id, or the beginning of one. Default: the newest job.",
         autocompletion=_jobs_that_begin,
+    ),
+]
+AgentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--agent", metavar="NAME", help="In place of the plan's default agent.", autocompletion=_agents_that_begin
+    ),
+]
+PlannerOption = Annotated[
+    str,
+    typer.Option(
+        "--agent",
+        metavar="NAME",
+        help="Who proposes the plan, and works at it unless you change that in the file.",
+        autocompletion=_agents_that_begin,
     ),
 ]
 LogLevelOption = Annotated[

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event, text, update
 
-from orchestrator.cli.completion import jobs_that_begin
+from orchestrator.cli.completion import agents_that_begin, jobs_that_begin
 from orchestrator.local.client import Need, local_stack
 from orchestrator.settings import load_settings
 from orchestrator.state import tables
@@ -189,6 +192,18 @@ def test_a_shell_is_offered_jobs_and_never_an_error(
     monkeypatch.delenv("ORCHESTRATOR_DATABASE_URL")
     assert jobs_that_begin("a") == [], "there is no stack, and none is started"
     assert not (tmp_path / "state").exists()
+
+
+def test_a_shell_is_offered_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert agents_that_begin("cla") == ["claude-code", "claude_code_local"]
+    assert "shell" in agents_that_begin("")
+    monkeypatch.setenv("ORCHESTRATOR_SLOTS", "none")
+    assert agents_that_begin("cla") == [], "the settings can't be read"
+    words = {"_ORCHESTRATOR_COMPLETE": "complete_bash", "COMP_WORDS": "orchestrator run --agent sh", "COMP_CWORD": "3"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
+    program = Path(sys.executable).with_name("orchestrator")
+    done = subprocess.run([program], env=inherited | words, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["shell"]
 
 
 def test_a_shell_is_offered_the_jobs_of_a_local_stack_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:

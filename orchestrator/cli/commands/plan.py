@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.options import JsonOption, NoProgressOption
+from orchestrator.cli.options import JsonOption, NoProgressOption, PlannerOption
 
 if TYPE_CHECKING:
     from orchestrator.plan.planning import Planning
@@ -26,10 +26,7 @@ def plan(
     base: Annotated[
         str | None, typer.Option(metavar="REF", help="The branch, tag or commit to start from. Default: HEAD.")
     ] = None,
-    agent: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Who proposes the plan, and works at it unless you change that in the file."),
-    ] = "claude-code",
+    agent: PlannerOption = "claude-code",
     model: Annotated[str | None, typer.Option(metavar="MODEL", help="The agent's model.")] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="Where the plan is written; - for stdout.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.options import JsonOption, NoProgressOption, PlanArgument
+from orchestrator.cli.options import AgentOption, JsonOption, NoProgressOption, PlanArgument
 
 if TYPE_CHECKING:
     from orchestrator.access.connect import Joined
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def run(
     plan: PlanArgument,
     *,
-    agent: Annotated[str | None, typer.Option(metavar="NAME", help="In place of the plan's default agent.")] = None,
+    agent: AgentOption = None,
     workers: Annotated[
         int | None,
         typer.Option(

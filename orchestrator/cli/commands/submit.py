@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import JsonOption, NoProgressOption, PlanArgument
+from orchestrator.cli.options import AgentOption, JsonOption, NoProgressOption, PlanArgument
 
 
 def submit(
@@ -18,7 +18,7 @@ def submit(
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Submitting again with this key gives the same job.")
     ] = None,
-    agent: Annotated[str | None, typer.Option(metavar="NAME", help="In place of the plan's default agent.")] = None,
+    agent: AgentOption = None,
     repo: Annotated[str | None, typer.Option(metavar="REPO", help="In place of the plan's repository.")] = None,
     as_json: JsonOption = False,
     no_progress: NoProgressOption = False,
