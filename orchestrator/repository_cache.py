@@ -29,6 +29,7 @@ from typing import Final
 
 from orchestrator.errors import GitError, RepositoryError
 from orchestrator.git import NETWORK_TIMEOUT_SECONDS, object_format, run_git
+from orchestrator.loose_objects import pack_loose_objects
 from orchestrator.redaction import redact_url
 
 log = logging.getLogger(__name__)
@@ -193,6 +194,7 @@ def _clone(repo: str, path: Path) -> None:
         run_git("config", "--remove-section", "remote.origin", cwd=making)
         run_git(*FETCH, "--", repo, BRANCHES, cwd=making, user_config=True, timeout_seconds=NETWORK_TIMEOUT_SECONDS)
         run_git(*PACK_REFS, cwd=making)
+        pack_loose_objects(making)
         making.rename(path)
     finally:
         shutil.rmtree(making, ignore_errors=True)

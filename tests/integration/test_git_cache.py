@@ -63,6 +63,24 @@ def test_a_commit_that_only_an_attempts_ref_names(repository: Repository, cache:
     assert has(cache.path_with(repo, [commit]), commit)
 
 
+def test_what_a_clone_has_in_loose_files_is_one_pack(repository: Repository, cache: RepositoryCache) -> None:
+    """A checkout would open each of them."""
+    abandoned = repository.path / ".git" / "objects" / repository.head[:2] / "tmp_obj_abandoned"
+    abandoned.write_bytes(b"half of an object")
+    path = cache.path_with(str(repository.path), [repository.head])
+    assert has(path, repository.head)
+    assert run_git("count-objects", cwd=path).text.startswith("0 objects")
+    assert len(list((path / "objects" / "pack").glob("*.pack"))) == 1
+
+
+def test_a_loose_object_that_is_broken_spoils_no_other(repository: Repository, cache: RepositoryCache) -> None:
+    broken = run_git("hash-object", "-w", "--stdin", cwd=repository.path, input=b"nobody names it\n").text
+    file = repository.path / ".git" / "objects" / broken[:2] / broken[2:]
+    file.chmod(0o644)
+    file.write_bytes(b"no object")
+    assert has(cache.path_with(str(repository.path), [repository.head]), repository.head)
+
+
 def test_a_branch_that_became_a_folder_of_branches(repository: Repository, cache: RepositoryCache) -> None:
     repository.git("branch", "topic")
     cache.path_with(str(repository.path), [repository.head])
