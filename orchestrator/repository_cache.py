@@ -20,10 +20,11 @@ import re
 import secrets
 import shutil
 import stat
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +46,7 @@ FETCH: Final = (
     "--no-recurse-submodules",
     "--update-shallow",
 )
+REMOVE: Final = ("nice", "-n", "10", "rm", "-rf", "--")
 PACK_REFS: Final = ("pack-refs", "--all")
 """After each fetch: `refs_for_agents` reads one file."""
 
@@ -219,11 +221,16 @@ def _fetch(path: Path, repo: str, commits: Sequence[str]) -> None:
 
 @contextmanager
 def claimed_folder(
-    root: Path, label: str, *, later: Callable[[Callable[[], None]], None] | None = None
+    root: Path,
+    label: str,
+    *,
+    later: Callable[[Callable[[], None]], None] | None = None,
+    of_many_files: bool = False,
 ) -> Iterator[Path]:
     """A new folder `<root>/<label>-<random>`, removed at the end whatever happened and whatever is in it.
 
-    `later` is given the removal to do; the folder stays claimed until that is done. None: at once.
+    `later` is given the removal to do; the folder stays claimed until that is done. None: at once. One `of_many_files`
+    is removed by a program of its own, beside this process's other threads.
     """
     folder = root / f"{label}-{secrets.token_hex(4)}"
     lock = folder.with_name(f"{folder.name}.lock")
@@ -233,6 +240,8 @@ def claimed_folder(
 
     def remove() -> None:
         with claim:
+            if of_many_files:
+                _remove_by_program(folder)
             _give_up(folder, lock)
 
     try:
@@ -323,6 +332,20 @@ def _give_up(folder: Path, lock: Path) -> None:
         )
     else:
         lock.unlink(missing_ok=True)
+
+
+def _remove_by_program(folder: Path) -> None:
+    """What it leaves is left to `remove_tree`. In Python the removal of some thousand files holds up every other thread;
+    the low priority lets those go first whom somebody waits for."""
+    with suppress(OSError):
+        subprocess.run(
+            [*REMOVE, folder],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            start_new_session=True,
+        )
 
 
 def remove_tree(folder: Path) -> None:

@@ -71,7 +71,8 @@ class Workspaces:
         `earlier` is work of an attempt from the same base, to go on with; `has_earlier_work` says whether it is there.
         Raises `GitError` or `RepositoryError` when the repository can't be read or does not have the base commit.
         """
-        with claimed_folder(self.root, f"{job_id}-{subtask_id}-{attempt_number}", later=self._later) as folder:
+        label = f"{job_id}-{subtask_id}-{attempt_number}"
+        with claimed_folder(self.root, label, later=self._later, of_many_files=repo is not None) as folder:
             (folder / "private").mkdir(mode=0o700)
             if repo is None or base_commit is None:
                 (folder / "checkout").mkdir()

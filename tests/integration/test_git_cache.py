@@ -153,9 +153,10 @@ def test_no_password_is_kept_in_a_cache(repository: Repository, cache: Repositor
     assert str(repository.path) not in (path / "config").read_text()
 
 
-def test_a_claimed_folder_goes_whatever_is_in_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("of_many_files", [False, True])
+def test_a_claimed_folder_goes_whatever_is_in_it(tmp_path: Path, of_many_files: bool) -> None:
     def work() -> None:
-        with claimed_folder(tmp_path / "root", "job") as folder:
+        with claimed_folder(tmp_path / "root", "job", of_many_files=of_many_files) as folder:
             locked = folder / "deep" / "read-only"
             locked.mkdir(parents=True)
             (locked / "file").write_text("")
@@ -168,6 +169,18 @@ def test_a_claimed_folder_goes_whatever_is_in_it(tmp_path: Path) -> None:
         work()
     assert tmp_path.is_dir()
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["claims.lock"]
+
+
+def test_many_files_are_removed_by_a_program_and_where_there_is_none_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[bool] = []
+    monkeypatch.setattr("orchestrator.repository_cache.remove_tree", lambda folder: left.append(folder.exists()))
+    for path in (os.environ["PATH"], str(tmp_path)):
+        monkeypatch.setenv("PATH", path)
+        with claimed_folder(tmp_path / "root", "job", of_many_files=True) as folder:
+            (folder / "-rf").write_text("")
+    assert left == [False, True]
 
 
 def test_read_only_folders_go_also_for_a_plain_user(tmp_path: Path) -> None:
