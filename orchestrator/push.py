@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.errors import GitError
 from orchestrator.git import NETWORK_TIMEOUT_SECONDS, failure, run_git
 from orchestrator.redaction import redact_url
 
@@ -50,3 +53,25 @@ def push(
         raise failure(["push", "--", repo, f"{source}:{ref}"], result, cwd)
     lines = [line.removeprefix("remote:").strip() for line in result.stderr.splitlines() if line.startswith("remote:")]
     return Refusal(redact_url(refused.split("\t")[-1]), " ".join(line for line in lines if line))
+
+
+def push_new(repo: str, commits: Mapping[str, str], *, cwd: Path, lenders: Sequence[Path]) -> bool:
+    """Push many new refs at once: ref → its commit, as `push` does each with nothing expected. `lenders` are `objects`
+    folders that `cwd` borrows for it.
+
+    False where one of them is not there afterwards: which of them are, and why, is asked with `push`.
+    """
+    leases = [f"--force-with-lease={ref}:" for ref in commits]
+    specs = [f"{commit}:{ref}" for ref, commit in commits.items()]
+    try:
+        result = run_git(
+            *("push", "--quiet", "--no-verify", *leases, "--", repo, *specs),
+            cwd=cwd,
+            env={"GIT_ALTERNATE_OBJECT_DIRECTORIES": os.pathsep.join(map(str, lenders))},
+            check=False,
+            user_config=True,
+            timeout_seconds=NETWORK_TIMEOUT_SECONDS,
+        )
+    except GitError:
+        return False
+    return result.exit_code == 0

@@ -20,6 +20,7 @@ from workers.governor import Governor
 from workers.lease_keeper import LeaseKeeper
 from workers.log_stream import LogBatch, LogStream
 from workers.oversight import Oversight
+from workers.pushes import Pushes
 from workers.recording import Recorder
 from workers.removal import Removal
 from workers.spare_checkouts import SpareCheckouts
@@ -49,6 +50,7 @@ class AgentRunner:
             settings.workspaces_dir, fleet.repositories, later=self._removal.later, spares=self._spares
         )
         self.logs = LogStream(self._write_logs, max_bytes_per_attempt=settings.max_log_bytes)
+        self.pushes = Pushes()
         self.checkpoints = CheckpointKeeper(settings.checkpoint_seconds)
         self.recorder = Recorder(fleet)
         self.governor = Governor(fleet)

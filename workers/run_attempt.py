@@ -243,7 +243,7 @@ def _push(attempt: Attempt, commit: str, ref: str) -> Refusal | None:
     while True:
         problem: Refusal | GitError | None
         try:
-            problem = attempt.workspace.push(commit, ref)
+            problem = attempt.runner.pushes.push(attempt.workspace, commit, ref)
         except GitError as error:
             if time.monotonic() >= deadline or attempt.stop.reason:
                 raise

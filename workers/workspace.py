@@ -153,7 +153,7 @@ class Workspace:
             return parent
         message = f"{' '.join(title.split())}\n\nsubtask {subtask_id} of job {job_id}\n"
         seconds = int(time.time())
-        commit = write_commit(self._record / "objects", tree=tree, parents=[parent], message=message, seconds=seconds)
+        commit = write_commit(self.record / "objects", tree=tree, parents=[parent], message=message, seconds=seconds)
         self._known_changes[commit] = self._changes(tree)
         return commit
 
@@ -163,7 +163,7 @@ class Workspace:
 
     def beside(self, name: str) -> Workspace:
         """The same workspace seen through an index of its own, so that it can be committed while the agent works."""
-        shutil.copy2(self._index, self._record / name)
+        shutil.copy2(self._index, self.record / name)
         return replace(self, _index_name=name, _known_changes={})
 
     def push(
@@ -187,7 +187,7 @@ class Workspace:
             ref,
             expected=None,
             overwrite=overwrite,
-            cwd=self._record,
+            cwd=self.record,
             timeout_seconds=timeout_seconds,
         )
 
@@ -195,16 +195,17 @@ class Workspace:
         """Keep that commit as `ref` in this machine's cache of the repository, whose path is returned."""
         if self.cache is None:
             raise ValueError("a workspace without a repository has nothing to keep")
-        run_git("push", "--quiet", "--force", "--", str(self.cache), f"{commit}:{ref}", cwd=self._record)
+        run_git("push", "--quiet", "--force", "--", str(self.cache), f"{commit}:{ref}", cwd=self.record)
         return self.cache
 
     @property
-    def _record(self) -> Path:
+    def record(self) -> Path:
+        """Our repository of the checkout, which has the commit that `commit_all` returned."""
         return self.folder / "record.git"
 
     @property
     def _index(self) -> Path:
-        return self._record / self._index_name
+        return self.record / self._index_name
 
     def _git(
         self,
@@ -213,7 +214,7 @@ class Workspace:
         env: Mapping[str, str] | None = None,
         check: bool = True,
     ) -> GitResult:
-        place = {"GIT_DIR": str(self._record), "GIT_WORK_TREE": str(self.path), "GIT_INDEX_FILE": str(self._index)}
+        place = {"GIT_DIR": str(self.record), "GIT_WORK_TREE": str(self.path), "GIT_INDEX_FILE": str(self._index)}
         return run_git(*args, cwd=self.path, input=stdin, env=place | dict(env or {}), check=check)
 
     def _ask_agents_repository(self, *args: str) -> GitResult:
@@ -230,7 +231,7 @@ class Workspace:
         if head.exit_code != 0 or head.text == self.base_commit:
             return self.base_commit
         ancestry = ("merge-base", "--is-ancestor", self.base_commit, head.text)
-        descends = run_git(*ancestry, cwd=self._record, check=False).exit_code == 0
+        descends = run_git(*ancestry, cwd=self.record, check=False).exit_code == 0
         return head.text if descends else self.base_commit
 
     def _agents_branch_stands_at(self, commit: str) -> bool:
@@ -251,7 +252,7 @@ class Workspace:
 
     def _tree_of_checkout(self, head: str) -> str:
         """Write the checkout's files as a tree. The index keeps what was known of unchanged files, so only changes are read."""
-        exclude = self._record / "info" / "exclude"
+        exclude = self.record / "info" / "exclude"
         exclude.parent.mkdir(exist_ok=True)
         exclude.write_bytes(read_plain_file(self.path / ".git" / "info" / "exclude"))
         return self._tree_of_plain_checkout(head) or self._tree_of_any_checkout(head)
@@ -262,7 +263,7 @@ class Workspace:
         index, agents_index = self._index, self.path / ".git" / "index"
         if head != self.base_commit or self._submodules() or not looks_the_same(index, agents_index):
             return None
-        before = self._record / f"{self._index_name}-before"
+        before = self.record / f"{self._index_name}-before"
         shutil.copy2(index, before)
         added = self._git("add", "--all", env={"GIT_LITERAL_PATHSPECS": "0"}, check=False)
         if added.exit_code == 0:  # else there may be a repository without a commit in it
@@ -316,9 +317,9 @@ class Workspace:
                 )
                 continue
             look = {
-                "GIT_DIR": str(self._record),
+                "GIT_DIR": str(self.record),
                 "GIT_WORK_TREE": str(place),
-                "GIT_INDEX_FILE": str(self._record / "none"),
+                "GIT_INDEX_FILE": str(self.record / "none"),
             }
             listing = run_git("ls-files", "-z", "--others", "--exclude-standard", cwd=place, env=look).stdout
             inside = [folder + name for name in _split(listing)]
