@@ -1,33 +1,28 @@
-"""What git needs on a machine's disk: a bare cache a repository, repositories that borrow its objects, claimed folders.
+"""What git needs on a machine's disk: a bare cache a repository, and repositories that borrow its objects.
 
     <root>/<name>-<hash>.git     the cache: `clone --bare`, then fetched into refs/remotes/origin/*
     <root>/<name>-<hash>.lock    held by the one process and thread that writes it
 
 Nothing ever collects garbage in a cache: workspaces borrow its objects, and what no ref of the cache names may be the
 base of an agent at work.
-
-    <workspaces>/<name>/         a claimed folder: the workspace of an attempt or of a merge
-    <workspaces>/<name>.lock     locked by the process that works in it, for as long as that lives
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
 import re
 import secrets
 import shutil
-import stat
-import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from orchestrator.claimed_folders import CLAIMS, claim_now, live_and_dead, locked
 from orchestrator.errors import GitError, RepositoryError
 from orchestrator.git import NETWORK_TIMEOUT_SECONDS, object_format, run_git
 from orchestrator.loose_objects import pack_loose_objects
@@ -35,7 +30,6 @@ from orchestrator.redaction import redact_url
 
 log = logging.getLogger(__name__)
 
-CLAIMS: Final = "claims.lock"
 BRANCHES: Final = "+refs/heads/*:refs/remotes/origin/*"
 AGENTS_REFS: Final = re.compile(rb"[0-9a-f]+ refs/(remotes/origin|tags)/")
 FETCH: Final = (
@@ -46,7 +40,6 @@ FETCH: Final = (
     "--no-recurse-submodules",
     "--update-shallow",
 )
-REMOVE: Final = ("nice", "-n", "10", "rm", "-rf", "--")
 PACK_REFS: Final = ("pack-refs", "--all")
 """After each fetch: `refs_for_agents` reads one file."""
 
@@ -104,8 +97,8 @@ class RepositoryCache:
         """
         if not self.root.is_dir():
             return []
-        with _locked(workspaces / CLAIMS):
-            live, _ = _live_and_dead(workspaces)
+        with locked(workspaces / CLAIMS):
+            live, _ = live_and_dead(workspaces)
             repositories = needed(sorted({name.partition("-")[0] for name in live}))
             if repositories is None:
                 return []
@@ -219,84 +212,10 @@ def _fetch(path: Path, repo: str, commits: Sequence[str]) -> None:
     run_git(*PACK_REFS, cwd=path)
 
 
-@contextmanager
-def claimed_folder(
-    root: Path,
-    label: str,
-    *,
-    later: Callable[[Callable[[], None]], None] | None = None,
-    of_many_files: bool = False,
-) -> Iterator[Path]:
-    """A new folder `<root>/<label>-<random>`, removed at the end whatever happened and whatever is in it.
-
-    `later` is given the removal to do; the folder stays claimed until that is done. None: at once. One `of_many_files`
-    is removed by a program of its own, beside this process's other threads.
-    """
-    folder = root / f"{label}-{secrets.token_hex(4)}"
-    lock = folder.with_name(f"{folder.name}.lock")
-    claim = ExitStack()
-    with _locked(root / CLAIMS):  # a sweep must not see the lock's file before it is locked
-        claim.enter_context(_locked(lock))
-
-    def remove() -> None:
-        with claim:
-            if of_many_files:
-                _remove_by_program(folder)
-            _give_up(folder, lock)
-
-    try:
-        folder.mkdir()
-        yield folder
-    finally:
-        (later or _at_once)(remove)
-
-
-def _at_once(remove: Callable[[], None]) -> None:
-    remove()
-
-
-def sweep_folders(root: Path, live: Callable[[str], bool] | None = None) -> list[str]:
-    """Remove the claimed folders whose process is dead, and return their names.
-
-    `live` may veto: it is given a folder's name, and True keeps the folder.
-    """
-    if not root.is_dir():
-        return []
-    with ExitStack() as claims:
-        with _locked(root / CLAIMS):
-            dead = [lock for lock in sorted(root.glob("*.lock")) if lock.name != CLAIMS and _claim_now(lock, claims)]
-        swept = [root / lock.stem for lock in dead if live is None or not live(lock.stem)]
-        for folder in swept:
-            _give_up(folder, folder.with_name(f"{folder.name}.lock"))
-    if swept:
-        log.info("Removed %d abandoned workspaces", len(swept), extra={"event": "workspace.swept", "root": str(root)})
-    return [folder.name for folder in swept]
-
-
-def abandoned_folders(root: Path) -> list[str]:
-    """The claimed folders whose process is dead: what `sweep_folders` would remove."""
-    if not root.is_dir():
-        return []
-    with _locked(root / CLAIMS):
-        return _live_and_dead(root)[1]
-
-
-def _live_and_dead(root: Path) -> tuple[list[str], list[str]]:
-    """The names of the claimed folders, by whether their process lives. The caller holds `CLAIMS`."""
-    live: list[str] = []
-    dead: list[str] = []
-    for lock in sorted(root.glob("*.lock")):
-        if lock.name == CLAIMS:
-            continue
-        with ExitStack() as claim:
-            (dead if _claim_now(lock, claim) else live).append(lock.stem)
-    return live, dead
-
-
 def _put_aside(cache: Path) -> bool:
     """Take a cache out of everybody's sight at once, unless somebody writes it."""
     try:
-        with _locked(cache.with_suffix(".lock"), wait=False):
+        with locked(cache.with_suffix(".lock"), wait=False):
             cache.rename(cache.with_name(f"{cache.stem}.removing-{secrets.token_hex(4)}"))
     except BlockingIOError:
         return False
@@ -305,70 +224,7 @@ def _put_aside(cache: Path) -> bool:
 
 def _wait_for(lock: Path, claims: ExitStack) -> bool:
     """Take the lock; False: nobody held it."""
-    if _claim_now(lock, claims):
+    if claim_now(lock, claims):
         return False
-    claims.enter_context(_locked(lock))
+    claims.enter_context(locked(lock))
     return True
-
-
-def _claim_now(lock: Path, claims: ExitStack) -> bool:
-    try:
-        claims.enter_context(_locked(lock, wait=False))
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _give_up(folder: Path, lock: Path) -> None:
-    """Remove folder and lock. A folder that resists keeps its lock's file, by which the next sweep finds it."""
-    try:
-        remove_tree(folder)
-    except OSError as error:
-        log.warning(
-            "The workspace %s could not be removed: %s",
-            folder,
-            error,
-            extra={"event": "workspace.not_removed", "folder": str(folder)},
-        )
-    else:
-        lock.unlink(missing_ok=True)
-
-
-def _remove_by_program(folder: Path) -> None:
-    """What it leaves is left to `remove_tree`. In Python the removal of some thousand files holds up every other thread;
-    the low priority lets those go first whom somebody waits for."""
-    with suppress(OSError):
-        subprocess.run(
-            [*REMOVE, folder],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-            start_new_session=True,
-        )
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder, also where agents or tools have taken away the right to write or to list."""
-    if not folder.exists():
-        return
-    try:
-        shutil.rmtree(folder)
-    except OSError:  # no permission; or a process that was being ended has written once more
-        for parent, folders, _ in os.walk(os.fsencode(folder)):
-            for path in (os.path.join(parent, name) for name in folders):  # noqa: PTH118 - names of any bytes
-                if not os.path.islink(path):  # noqa: PTH114
-                    os.chmod(path, stat.S_IRWXU)  # noqa: PTH101
-        shutil.rmtree(folder)
-
-
-@contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the file's lock; it ends with the process. Each call opens the file anew, so threads exclude each other too.
-
-    Raises `BlockingIOError` when `wait` is false and somebody holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from orchestrator.claimed_folders import claimed_folder
 from orchestrator.errors import OrchestratorException
-from orchestrator.repository_cache import claimed_folder
 from workers.checkouts import Source, Spare, check_out, make_spare, move_spare, number_of_files
 from workers.folder_size import FolderSize
 

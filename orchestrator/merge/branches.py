@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from orchestrator.claimed_folders import claimed_folder, remove_tree
 from orchestrator.commit_object import write_commit
 from orchestrator.errors import GitError, RepositoryError
 from orchestrator.fault_points import fault_point
@@ -22,7 +23,7 @@ from orchestrator.git import empty_tree, last_line, run_git
 from orchestrator.merge.conflicts import Conflict, MergeReport, read_merge_tree
 from orchestrator.push import Refusal, push
 from orchestrator.redaction import redact_url
-from orchestrator.repository_cache import RepositoryCache, borrow, claimed_folder, remove_tree
+from orchestrator.repository_cache import RepositoryCache, borrow
 
 SUBTASK_TRAILER: Final = "Subtask"
 """The line of a merge commit's message by which a later conflict finds out whose change it meets."""

@@ -15,9 +15,10 @@ from typing import Final
 
 from sqlalchemy import Engine, text
 
+from orchestrator.claimed_folders import abandoned_folders, sweep_folders
 from orchestrator.errors import GitError
 from orchestrator.recovery.old_refs import Cleared, RefsOfJob, clear_refs
-from orchestrator.repository_cache import RepositoryCache, abandoned_folders, sweep_folders
+from orchestrator.repository_cache import RepositoryCache
 from orchestrator.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import psutil
 
 from orchestrator import control_group
+from orchestrator.claimed_folders import CLAIMS
 from orchestrator.process_list import COOKIE_VARIABLE
-from orchestrator.repository_cache import CLAIMS
 from tests.chaos.world import World
 from tests.support.waiting import wait_until
 

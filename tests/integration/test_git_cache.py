@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.claimed_folders import claimed_folder, sweep_folders
 from orchestrator.errors import GitError, RepositoryError
 from orchestrator.git import GitResult, run_git
-from orchestrator.repository_cache import RepositoryCache, claimed_folder, sweep_folders
+from orchestrator.repository_cache import RepositoryCache
 from tests.support.git_checkout import Repository
 
 PLAIN_USER = 12345
@@ -175,7 +176,7 @@ def test_many_files_are_removed_by_a_program_and_where_there_is_none_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[bool] = []
-    monkeypatch.setattr("orchestrator.repository_cache.remove_tree", lambda folder: left.append(folder.exists()))
+    monkeypatch.setattr("orchestrator.claimed_folders.remove_tree", lambda folder: left.append(folder.exists()))
     for path in (os.environ["PATH"], str(tmp_path)):
         monkeypatch.setenv("PATH", path)
         with claimed_folder(tmp_path / "root", "job", of_many_files=True) as folder:
@@ -189,7 +190,7 @@ def test_read_only_folders_go_also_for_a_plain_user(tmp_path: Path) -> None:
     (locked / "file").write_text("")
     locked.chmod(0o500)
     locked.parent.chmod(0o000)
-    become = "import os, pathlib; from orchestrator.repository_cache import remove_tree; "
+    become = "import os, pathlib; from orchestrator.claimed_folders import remove_tree; "
     if os.geteuid() == 0:
         for path in (tmp_path, *tmp_path.rglob("*")):
             os.chown(path, PLAIN_USER, PLAIN_USER)
@@ -201,7 +202,7 @@ def test_read_only_folders_go_also_for_a_plain_user(tmp_path: Path) -> None:
 def test_a_sweep_takes_what_the_dead_left_and_nothing_else(tmp_path: Path) -> None:
     root = tmp_path / "root"
     script = (
-        "import os, pathlib; from orchestrator.repository_cache import claimed_folder as c\n"
+        "import os, pathlib; from orchestrator.claimed_folders import claimed_folder as c\n"
         f"with c(pathlib.Path({str(root)!r}), 'dead') as folder:\n (folder / 'file').write_text(''); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", script], check=False)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator.repository_cache import RepositoryCache, claimed_folder
+from orchestrator.claimed_folders import claimed_folder
+from orchestrator.repository_cache import RepositoryCache
 from orchestrator.state.engine import create_engine
 from tests.support import job_rows
 from tests.support.command_line import InProcess, command_line_in_process
