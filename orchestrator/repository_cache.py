@@ -18,7 +18,8 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -40,8 +41,19 @@ FETCH: Final = (
     "--no-recurse-submodules",
     "--update-shallow",
 )
+BORROWED: Final = "GIT_ALTERNATE_OBJECT_DIRECTORIES"
 PACK_REFS: Final = ("pack-refs", "--all")
 """After each fetch: `refs_for_agents` reads one file."""
+
+
+@dataclass(frozen=True)
+class Lenders:
+    """Where the objects of some commits are: in the `objects` folders of the `cache`, and of others beside it. `cached`
+    are those commits that the cache has."""
+
+    cache: Path
+    objects: tuple[Path, ...]
+    cached: tuple[str, ...]
 
 
 class RepositoryCache:
@@ -78,6 +90,40 @@ class RepositoryCache:
                 _fetch(path, repo, missing)
         self._seen_in(path).update(commits)
         return path
+
+    def lenders_of(self, repo: str, head: str, commits: Sequence[str]) -> Lenders:
+        """Where `head` and the commits can be borrowed: `head` from the cache, and the commits from the repository itself
+        where that is on this machine, so that nothing is fetched. Raises what `path_with` raises."""
+        path = self.path_with(repo, [head])
+        objects = _objects_on_this_machine(repo)
+        if objects is not None and not _missing(path, commits, objects):
+            return Lenders(path, (path / "objects", objects), (head,))
+        self.path_with(repo, [head, *commits])
+        return Lenders(path, (path / "objects",), (head, *commits))
+
+    def lend(self, lenders: Lenders, new: str, objects: Path) -> None:
+        """Give the cache what `new` has beyond its own commits, as one whole pack: a worker here then has its base without
+        a fetch. `objects` is the folder that has it. Nothing depends on it: who lacks a commit fetches it."""
+        wanted = "".join(f"{commit}\n" for commit in [new, *(f"^{commit}" for commit in lenders.cached)])
+        packed = run_git(
+            *("pack-objects", "--quiet", "--revs", "objects/pack/pack"),
+            cwd=lenders.cache,
+            input=wanted.encode(),
+            env={BORROWED: str(objects)},
+            check=False,
+        )
+        if packed.exit_code == 0:
+            self._seen_in(lenders.cache).add(new)
+
+    def look_again(self, repo: str) -> None:
+        """Learn where the branches of a repository on this machine are now, as every fetch of a commit does; unless
+        somebody is at it, or nobody answers. Nobody waits for it."""
+        path = self.root / f"{_cache_name(repo)}.git"
+        with ExitStack() as writing:
+            if _objects_on_this_machine(repo) and path.exists() and claim_now(path.with_suffix(".lock"), writing):
+                with suppress(GitError):
+                    run_git(*FETCH, "--", repo, BRANCHES, cwd=path, user_config=True, nice=10)
+                    run_git(*PACK_REFS, cwd=path, nice=10)
 
     def _seen_in(self, path: Path) -> set[str]:
         try:
@@ -166,12 +212,25 @@ def _cache_name(repo: str) -> str:
     return f"{readable}-{hashlib.sha256(os.fsencode(repo)).hexdigest()[:12]}"
 
 
-def _missing(path: Path, commits: Sequence[str]) -> list[str]:
-    """Which of the commits the cache does not have. Needs no lock: objects arrive as one whole pack, never by halves."""
+def _objects_on_this_machine(repo: str) -> Path | None:
+    """The `objects` folder of a repository that is a folder here and has all that it names itself; else None."""
+    top = Path(repo)
+    git_dir = top / ".git" if (top / ".git").is_dir() else top
+    objects = git_dir / "objects"
+    if not top.is_absolute() or not (objects / "pack").is_dir() or (git_dir / "shallow").exists():
+        return None
+    is_partial = next(objects.glob("pack/*.promisor"), None) is not None
+    return None if is_partial or (objects / "info" / "alternates").exists() else objects
+
+
+def _missing(path: Path, commits: Sequence[str], more: Path | None = None) -> list[str]:
+    """Which of the commits neither the cache nor `more` objects have. Needs no lock: objects arrive as one whole pack,
+    never by halves, and those of a repository before the refs that name them."""
     if not path.exists():
         return list(commits) or [""]
     wanted = "".join(f"{commit}^{{commit}}\n" for commit in commits)
-    answer = run_git("cat-file", "--batch-check=%(objectname)", cwd=path, input=wanted.encode())
+    env = None if more is None else {BORROWED: str(more)}
+    answer = run_git("cat-file", "--batch-check=%(objectname)", cwd=path, input=wanted.encode(), env=env)
     lines = answer.stdout.decode().splitlines()
     return [commit for commit, line in zip(commits, lines, strict=True) if line.endswith(" missing")]
 

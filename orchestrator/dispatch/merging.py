@@ -22,7 +22,7 @@ from orchestrator.dispatch.next_step import MergedGroup, Proceed, SendBack, next
 from orchestrator.errors import BadInput, DatabaseUnavailable, LeaseLost, OrchestratorException
 from orchestrator.fault_points import fault_point
 from orchestrator.ledger import BUDGET_EXCEEDED
-from orchestrator.merge.branches import MergeWorkspace, ensure_branch, merge_attempts, push_branch
+from orchestrator.merge.branches import MergeWorkspace, begin_branch, merge_attempts, push_branch
 from orchestrator.merge.conflicts import Conflict
 from orchestrator.merge.group_check import run_group_check
 from orchestrator.outcomes import Outcome, SubtaskOutcome
@@ -71,6 +71,8 @@ def merge_group(fleet: Fleet, job_id: str, group_number: int, *, woken_by: str) 
     else:
         fault_point("after_merge_commit_before_next_group")
         fleet.publish(messages)
+        if done.head not in {None, work.head} and work.repo is not None:
+            fleet.repositories.look_again(work.repo)
 
 
 @contextmanager
@@ -124,11 +126,12 @@ def _merge(fleet: Fleet, claim: MergeClaim, work: GroupWork) -> MergeDone:
     ):
         result = merge_attempts(workspace, attempts=work.to_merge, head=work.head)
         if work.head == work.base_commit:
-            ensure_branch(workspace, work.repo, work.branch, work.head)
-        push_branch(workspace, work.repo, work.branch, new=result.head, expected=work.head)
+            begin_branch(workspace, work.repo, work.branch, new=result.head, base_commit=work.head)
+        else:
+            push_branch(workspace, work.repo, work.branch, new=result.head, expected=work.head)
         fault_point("after_branch_push_before_record")
         if result.head != work.head:
-            workspace.lend(result.head, known=[work.head, *(attempt.commit for attempt in work.to_merge)])
+            workspace.lend(result.head)
         merged = tuple(attempt.subtask_id for attempt in result.merged)
         check = None
         if claim.check_command and (merged or work.merged_before):

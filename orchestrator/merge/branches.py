@@ -23,7 +23,7 @@ from orchestrator.git import empty_tree, last_line, run_git
 from orchestrator.merge.conflicts import Conflict, MergeReport, read_merge_tree
 from orchestrator.push import Refusal, push
 from orchestrator.redaction import redact_url
-from orchestrator.repository_cache import RepositoryCache, borrow
+from orchestrator.repository_cache import Lenders, RepositoryCache, borrow
 
 SUBTASK_TRAILER: Final = "Subtask"
 """The line of a merge commit's message by which a later conflict finds out whose change it meets."""
@@ -62,16 +62,17 @@ class MergeResult:
 
 
 class MergeWorkspace:
-    """A repository that borrows the cache's objects and whose only files are the head's `.gitattributes`.
+    """A repository that borrows its objects and whose only files are the head's `.gitattributes`.
 
     `git merge-tree` takes attributes from the work tree alone: without these files a `merge=union` file conflicts.
     """
 
-    def __init__(self, folder: Path, cache: Path, head: str) -> None:
+    def __init__(self, folder: Path, cache: RepositoryCache, lenders: Lenders, head: str) -> None:
         self._folder = folder
         self._cache = cache
+        self._lenders = lenders
         self.path = folder / "merge"
-        borrow(self.path, objects=[cache / "objects"], commit=head)
+        borrow(self.path, objects=lenders.objects, commit=head)
         self._shown = empty_tree(head)
         self._attributes_stay = False
         self._parents: dict[str, list[str]] = {}
@@ -93,9 +94,9 @@ class MergeWorkspace:
 
         Raises `GitError` or `RepositoryError` when the repository can't be read or lacks a commit.
         """
-        lender = cache.path_with(repo, [head, *(attempt.commit for attempt in attempts)])
+        lenders = cache.lenders_of(repo, head, [attempt.commit for attempt in attempts])
         with claimed_folder(root, f"{job_id}-merge") as folder:
-            yield cls(folder, lender, head)
+            yield cls(folder, cache, lenders, head)
 
     def checkout(self, commit: str) -> Path:
         """The files of a commit in a repository of their own, for the group's check; one at a time."""
@@ -181,17 +182,9 @@ class MergeWorkspace:
             seconds=int(attempt.finished_at.timestamp()),
         )
 
-    def lend(self, new: str, known: Sequence[str]) -> None:
-        """Give this machine's cache what `new` has beyond the commits that the cache knows, as one whole pack: a worker
-        here then has its base without a fetch. Nothing depends on it: who lacks a commit fetches it."""
-        wanted = "".join(f"{commit}\n" for commit in [new, *(f"^{commit}" for commit in known)])
-        run_git(
-            *("pack-objects", "--quiet", "--revs", "objects/pack/pack"),
-            cwd=self._cache,
-            input=wanted.encode(),
-            env={"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(self.path / ".git" / "objects")},
-            check=False,
-        )
+    def lend(self, new: str) -> None:
+        """Give this machine's cache what was merged: the next group begins there."""
+        self._cache.lend(self._lenders, new, self.path / ".git" / "objects")
 
     def _show_attributes(self, head: str) -> None:
         """Make the attributes files in the work tree those of `head`; what is the same as before is not read again."""
@@ -236,11 +229,15 @@ def merge_attempts(workspace: MergeWorkspace, *, attempts: Sequence[AttemptToMer
     return MergeResult(head, tuple(merged), tuple(conflicts))
 
 
-def ensure_branch(workspace: MergeWorkspace, repo: str, branch: str, base_commit: str) -> None:
-    """Create the integration branch at the job's base commit, unless it exists. Raises `GitError` when git refuses."""
-    refusal = push(repo, base_commit, f"refs/heads/{branch}", expected=None, cwd=workspace.path)
-    if refusal and _head_of(repo, branch) is None:
+def begin_branch(workspace: MergeWorkspace, repo: str, branch: str, *, new: str, base_commit: str) -> None:
+    """Create the integration branch at `new`, or move it there from the job's base commit, where an earlier merge has
+    brought nothing. Raises what `push_branch` raises."""
+    refusal = push(repo, new, f"refs/heads/{branch}", expected=None, cwd=workspace.path)
+    if refusal is None:
+        return
+    if _head_of(repo, branch) is None:
         raise _refused(repo, branch, refusal)
+    push_branch(workspace, repo, branch, new=new, expected=base_commit)
 
 
 def push_branch(workspace: MergeWorkspace, repo: str, branch: str, *, new: str, expected: str | None) -> None:

@@ -142,6 +142,17 @@ def test_what_is_there_is_looked_for_once_and_what_is_missing_too(
     assert ran == ["cat-file", "fetch", "pack-refs"]
 
 
+def test_branches_are_looked_for_again(repository: Repository, cache: RepositoryCache, tmp_path: Path) -> None:
+    path = cache.path_with(str(repository.path), [repository.head])
+    repository.git("branch", "side")
+    cache.look_again(str(repository.path))
+    assert f"{repository.head} refs/remotes/origin/side" in (path / "packed-refs").read_text()
+    repository.git("branch", "-D", "side")
+    repository.path.rename(tmp_path / "away")
+    cache.look_again(str(repository.path))
+    assert "side" in (path / "packed-refs").read_text(), "nobody has answered"
+
+
 def test_names_of_repositories_never_meet(repository: Repository, cache: RepositoryCache) -> None:
     one = cache.path_with(str(repository.path), [repository.head])
     two = cache.path_with(f"file://{repository.path}", [repository.head])

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator import repository_cache
 from orchestrator.commit_object import write_commit
 from orchestrator.errors import GitError, RepositoryError
 from orchestrator.git import IDENTITY, GitResult, attempt_ref, run_git
@@ -21,7 +23,7 @@ from orchestrator.merge.branches import (
     MergedAttempt,
     MergeResult,
     MergeWorkspace,
-    ensure_branch,
+    begin_branch,
     merge_attempts,
     push_branch,
 )
@@ -54,10 +56,13 @@ class Bench:
         return AttemptToMerge(subtask_id, f"Subtask {subtask_id}", commit, ref, ENDED + timedelta(minutes=subtask_id))
 
     @contextmanager
-    def workspace(self, *attempts: AttemptToMerge, head: str | None = None) -> Iterator[MergeWorkspace]:
+    def workspace(
+        self, *attempts: AttemptToMerge, head: str | None = None, form: str = "file://{}"
+    ) -> Iterator[MergeWorkspace]:
+        """By its path the repository lends its objects, by a URL they are fetched."""
         with MergeWorkspace.open(
             *(self.root, self.cache),
-            repo=f"file://{self.repository.path}",
+            repo=form.format(self.repository.path),
             job_id="job",
             head=head or self.repository.head,
             attempts=attempts,
@@ -65,13 +70,13 @@ class Bench:
             yield workspace
 
     def merge(self, *attempts: AttemptToMerge, head: str | None = None) -> MergeResult:
-        """Merge, push, and merge once more from nothing: the commits are the same."""
+        """Merge, push, and merge once more from nothing, with borrowed objects: the commits are the same."""
         head = head or self.repository.head
         with self.workspace(*attempts, head=head) as workspace:
             result = merge_attempts(workspace, attempts=attempts, head=head)
             push_branch(workspace, str(self.repository.path), BRANCH, new=result.head, expected=self.branch_head())
         shutil.rmtree(self.cache.root)
-        with self.workspace(*attempts, head=head) as workspace:
+        with self.workspace(*attempts, head=head, form="{}") as workspace:
             assert merge_attempts(workspace, attempts=attempts, head=head) == result
         return result
 
@@ -374,9 +379,19 @@ def test_pushing_twice_is_fine(bench: Bench) -> None:
     with bench.workspace(one) as workspace:
         head = merge_attempts(workspace, attempts=[one], head=base).head
         for _ in range(2):
-            ensure_branch(workspace, repo, BRANCH, base)
+            begin_branch(workspace, repo, BRANCH, new=head, base_commit=base)
+            assert bench.branch_head() == head
             push_branch(workspace, repo, BRANCH, new=head, expected=base)
             assert bench.branch_head() == head
+
+
+def test_a_branch_that_stands_at_the_base_goes_on_from_there(bench: Bench) -> None:
+    one = bench.attempt(1, {"text": ONE})
+    base = bench.repository.head
+    with bench.workspace(one) as workspace:
+        for new in (base, merge_attempts(workspace, attempts=[one], head=base).head):
+            begin_branch(workspace, str(bench.repository.path), BRANCH, new=new, base_commit=base)
+            assert bench.branch_head() == new
 
 
 def test_losing_a_race_against_the_same_push_is_fine(bench: Bench) -> None:
@@ -400,11 +415,12 @@ def test_a_branch_that_somebody_moved_is_not_overwritten(bench: Bench, what: str
     theirs = bench.repository.commit({"theirs": "1\n"})
     with bench.workspace(one, head=base) as workspace:
         head = merge_attempts(workspace, attempts=[one], head=base).head
-        expected = None if what == "made before" else base
+        first = what == "made before"
+        move = partial(begin_branch, base_commit=base) if first else partial(push_branch, expected=base)
         if what != "deleted":
             bench.repository.git("update-ref", f"refs/heads/{BRANCH}", theirs)
         with pytest.raises(RepositoryError, match=f"Somebody has moved the branch {BRANCH}") as caught:
-            push_branch(workspace, repo, BRANCH, new=head, expected=expected)
+            move(workspace, repo, BRANCH, new=head)
         assert bench.branch_head() == (None if what == "deleted" else theirs)
     assert caught.value.recovery
     assert "\n" not in str(caught.value)
@@ -423,8 +439,9 @@ def test_a_branch_that_is_checked_out_is_told(bench: Bench) -> None:
 
 def test_a_branch_in_the_way_is_told(bench: Bench) -> None:
     bench.repository.git("branch", "orchestrator")
+    base = bench.repository.head
     with bench.workspace() as workspace, pytest.raises(GitError, match="can't be pushed"):
-        ensure_branch(workspace, str(bench.repository.path), BRANCH, bench.repository.head)
+        begin_branch(workspace, str(bench.repository.path), BRANCH, new=base, base_commit=base)
 
 
 def test_many_attempts_all_arrive(bench: Bench) -> None:
@@ -450,19 +467,64 @@ def test_each_branch_costs_one_program(bench: Bench, monkeypatch: pytest.MonkeyP
     assert ran == ["rev-list", "diff-tree", "diff-tree", *["merge-tree"] * 10]
 
 
-def test_this_machine_knows_what_was_merged_without_a_fetch(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("form", ["file://{}", "{}"])
+def test_this_machine_knows_what_was_merged_without_a_fetch(bench: Bench, tmp_path: Path, form: str) -> None:
+    base, repo = bench.repository.head, form.format(bench.repository.path)
+    bench.cache.path_with(repo, [base])
     attempts = [bench.attempt(number, {f"new-{number}": "1\n"}) for number in (1, 2)]
-    base, repo = bench.repository.head, f"file://{bench.repository.path}"
-    with bench.workspace(*attempts) as workspace:
+    with bench.workspace(*attempts, form=form) as workspace:
         head = merge_attempts(workspace, attempts=attempts, head=base).head
-        workspace.lend(head, known=[base, *(attempt.commit for attempt in attempts)])
+        workspace.lend(head)
     bench.repository.path.rename(tmp_path / "away")
     cache = Repository(RepositoryCache(bench.cache.root).path_with(repo, [head]))
     assert cache.files(head) == {*BASE, "new-1", "new-2"}
     cache.git("fsck", "--strict", head)
     assert not list(cache.path.glob("objects/??/*")), "it came as one whole pack"
+
+
+def test_a_repository_on_this_machine_is_not_fetched_from(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = bench.attempt(1, {"new-1": "1\n"})
+    ran: list[str] = []
+
+    def count(*args: Any, **kwargs: Any) -> GitResult:
+        ran.append(str(args[0]))
+        return run_git(*args, **kwargs)
+
+    with bench.workspace(form="{}"):  # makes the cache
+        monkeypatch.setattr(repository_cache, "run_git", count)
+    with bench.workspace(one, form="{}") as workspace:
+        head = merge_attempts(workspace, attempts=[one], head=bench.repository.head).head
+        workspace.lend(head)
+        push_branch(workspace, str(bench.repository.path), BRANCH, new=head, expected=None)
+    two = bench.attempt(2, {"new-2": "2\n"}, base=head)
+    with bench.workspace(two, head=head, form="{}") as workspace:
+        merged = merge_attempts(workspace, attempts=[two], head=head).head
+        assert Repository(workspace.path).files(merged) == {*BASE, "new-1", "new-2"}
+    assert ran == ["cat-file", "pack-objects", "cat-file"]
+
+
+@pytest.mark.parametrize("kind", ["shallow", "borrowing", "partial", "linked worktree", "away"])
+def test_a_repository_that_has_not_all_its_objects_lends_none(bench: Bench, tmp_path: Path, kind: str) -> None:
+    base, place = bench.repository.head, tmp_path / "place"
+    bench.repository.git("config", "uploadpack.allowFilter", "true")
+    clone = {
+        "shallow": ("--no-local", "--depth=1"),
+        "borrowing": ("--shared",),
+        "partial": ("--no-local", "--filter=blob:none"),
+        "away": (),
+    }
+    if kind == "linked worktree":
+        bench.repository.git("worktree", "add", "--quiet", "--detach", str(place))
+    else:
+        bench.repository.git("clone", "--quiet", *clone[kind], str(bench.repository.path), str(place))
+    there = Bench(Repository(place), bench.cache, bench.root)
+    commit = there.repository.commit({"new": "1\n"})
+    there.cache.path_with(str(place), [base, commit])
+    if kind == "away":
+        place.rename(tmp_path / "away")
+    lenders = there.cache.lenders_of(str(place), base, [commit])
+    assert lenders.objects == (lenders.cache / "objects",)
+    assert lenders.cached == (base, commit)
 
 
 @pytest.mark.parametrize("object_format", ["sha1", "sha256"])
