@@ -12,6 +12,7 @@ from orchestrator.dispatch.group_record import AttemptFigures
 from orchestrator.merge.branches import AttemptToMerge
 from orchestrator.state.one_trip import in_one_trip
 from orchestrator.state.transitions.groups import MergeClaim, claim_merge_statement
+from orchestrator.state.transitions.jobs import lock_statement
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,10 @@ def claim_group_work(
     """Claim the merge and read what there is to merge, in one round trip. None: too early, too late, or somebody merges.
     Raises `DatabaseUnavailable`."""
     key = {"job_id": job_id, "number": group_number}
-    claimed, jobs, subtasks, figures = in_one_trip(
+    _, claimed, jobs, subtasks, figures = in_one_trip(
         engine,
+        # A cancellation looks for merges under way and ends the groups that are left: no merge may begin in between.
+        lock_statement(job_id),
         claim_merge_statement(
             job_id, group_number, token=secrets.token_hex(16), lease_seconds=lease_seconds, woken_by=woken_by
         ),
@@ -90,7 +93,8 @@ _SUBTASKS = text(
 _FIGURES = text(
     """
     SELECT id, subtask_id, status, started_at, finished_at, agent_duration_seconds,
-           (SELECT sum(value::bigint) FROM jsonb_each_text(usage) WHERE value ~ '^[0-9]+$') AS tokens
+           (SELECT CAST(least(sum(CAST(value AS numeric)), 1e14) AS bigint)  -- programs tell any number
+            FROM jsonb_each_text(usage) WHERE value ~ '^[0-9]+$') AS tokens
     FROM attempts
     WHERE group_run_id = (SELECT max(id) FROM group_runs WHERE job_id = :job_id AND group_number = :number)
       AND finished_at IS NOT NULL

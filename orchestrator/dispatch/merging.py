@@ -50,7 +50,7 @@ def merge_group(fleet: Fleet, job_id: str, group_number: int, *, woken_by: str) 
     """Merge a group whose subtasks are all final, record its run, and dispatch the next group or finish the job.
 
     Woken by the chord's callback or by the reconciler; the merge lease lets one through. A remote or a broker that is
-    away gives the lease back, and the reconciler calls again. Never raises for what git or the check say.
+    away gives the lease back, and the reconciler calls again. Never raises for what happens once the lease is ours.
     """
     claimed = claim_group_work(
         fleet.engine, job_id, group_number, lease_seconds=fleet.settings.lease_seconds, woken_by=woken_by
@@ -66,7 +66,8 @@ def merge_group(fleet: Fleet, job_id: str, group_number: int, *, woken_by: str) 
             fault_point("after_merge_record_before_commit")
     except LeaseLost:
         log.warning("The merge of group %d was taken over.", group_number, extra={"event": "merge.lease_lost"})
-    except (OrchestratorException, RedisError) as error:
+    except Exception as error:
+        # Whatever it is: a lease that nobody gives back would let the group be tried again and again, and never say why.
         _put_off(fleet, claim, error)
     else:
         fault_point("after_merge_commit_before_next_group")
@@ -239,20 +240,28 @@ def _check_metadata(check: CheckResult | None) -> dict[str, Any]:
     return {"check": {"passed": check.passed, "exit_code": check.exit_code, "output": check.output.text}}
 
 
-def _put_off(fleet: Fleet, claim: MergeClaim, error: OrchestratorException | RedisError) -> None:
-    """What went wrong is the user's to mend (`BadInput`): the group fails. Else the lease is given back and the
-    reconciler calls again, for as long as an outage may last."""
-    log.warning("Group %d could not be merged: %s", claim.group_number, error, extra={"event": "merge.failed"})
+def _put_off(fleet: Fleet, claim: MergeClaim, error: Exception) -> None:
+    """What went wrong is the user's to mend (`BadInput`): the group fails. Else (a service that is away, a disk that is
+    full) the lease is given back and the reconciler calls again, for as long as an outage may last."""
+    is_surprise = not isinstance(error, OrchestratorException | RedisError | OSError)
+    why = f"{type(error).__name__}: {error}" if is_surprise else str(error)
+    log.warning(
+        "Group %d could not be merged: %s",
+        claim.group_number,
+        why,
+        exc_info=error if is_surprise else None,
+        extra={"event": "merge.failed", "job_id": claim.job_id},
+    )
     try:
         with translated(), fleet.engine.begin() as connection:
             if jobs.lock_job(connection, claim.job_id) is None:
                 return
             patience = 0.0 if isinstance(error, BadInput) else fleet.settings.unreachable_grace_seconds
-            if groups.put_off(connection, claim, str(error), patience_seconds=patience):
+            if groups.put_off(connection, claim, why, patience_seconds=patience):
                 end_job_if_idle(connection, claim.job_id)
-            elif groups.finish_group(connection, claim, "failed", str(error)) and not end_job_if_idle(
+            elif groups.finish_group(connection, claim, "failed", why) and not end_job_if_idle(
                 connection, claim.job_id
             ):
-                stop_job(connection, claim.job_id, "merge_failed", str(error))
+                stop_job(connection, claim.job_id, "merge_failed", why)
     except DatabaseUnavailable:
         pass  # the lease expires, and the reconciler calls again

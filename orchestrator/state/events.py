@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
+from orchestrator.state.storable import storable
+
 CHANNEL: Final = "orchestrator_events"
 """NOTIFY channel; the payload is the job's id."""
 
@@ -38,6 +40,6 @@ def record_event(
             "subtask_id": subtask_id,
             "attempt": attempt,
             "name": name,
-            "data": json.dumps(data),
+            "data": json.dumps(storable(data)),
         },
     )

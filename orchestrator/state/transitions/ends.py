@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +13,7 @@ from sqlalchemy import Connection, text
 from orchestrator.outcomes import Outcome, subtask_status_after
 from orchestrator.retry_policy import Retry
 from orchestrator.state.one_trip import Statement
+from orchestrator.state.storable import storable
 
 
 @dataclass(frozen=True)
@@ -153,10 +153,7 @@ def end_statement(job_id: str, ended: Sequence[Ended]) -> Statement:
 def _said(ended: Ended) -> dict[str, Any]:
     end, retry = ended.end, ended.retry
     return {
-        **{name: storable(value) for name, value in vars(end).items()},
-        "files_changed": [storable(name) for name in end.files_changed],
-        "usage": _storable_usage(end.usage),
-        "reported_usage": None if end.reported_usage is None else _storable_usage(end.reported_usage),
+        **storable(vars(end)),
         "status": "pending" if retry else subtask_status_after(end.outcome),
         "winner": end.commit if end.outcome is Outcome.COMPLETED else None,
         "feedback": storable(ended.feedback),
@@ -172,19 +169,6 @@ def _told(said: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _storable_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
-    return {storable(name): storable(value) for name, value in usage.items()}
-
-
 def end_attempt(connection: Connection, job_id: str, ended: Ended) -> bool:
     """`end_statement` for one attempt. False: the lease is not ours any more."""
     return connection.execute(*end_statement(job_id, [ended])).first() is not None
-
-
-def storable(value: Any) -> Any:
-    """A value as PostgreSQL takes it in JSON: no NUL, no half of a surrogate pair, no NaN. Programs print such things."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if not isinstance(value, str):
-        return value
-    return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

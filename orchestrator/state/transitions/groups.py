@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from orchestrator.state.events import record_event
 from orchestrator.state.one_trip import Statement
+from orchestrator.state.storable import storable
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ _CLAIM_MERGE = text(
 
 
 def claim_merge_statement(job_id: str, number: int, *, token: str, lease_seconds: float, woken_by: str) -> Statement:
-    """running → merging, once every subtask of the group is final; its row holds the fields of a `MergeClaim`. No row: too
-    early, too late, or somebody merges."""
+    """running → merging, once every subtask of the group is final; the job's row is locked by an earlier statement. Its row
+    holds the fields of a `MergeClaim`. No row: too early, too late, or somebody merges."""
     return _CLAIM_MERGE, {
         "job_id": job_id,
         "number": number,
@@ -153,7 +154,7 @@ _LEAVE_MERGING = text(
 def finish_group(connection: Connection, claim: MergeClaim, status: str, error: str | None) -> bool:
     """merging → completed or failed. False: the merge lease is somebody else's now."""
     landed = connection.execute(
-        _LEAVE_MERGING, {"token": claim.token, "status": status, "error": error, "final": True}
+        _LEAVE_MERGING, {"token": claim.token, "status": status, "error": storable(error), "final": True}
     ).first()
     if landed:
         record_event(
@@ -165,7 +166,7 @@ def finish_group(connection: Connection, claim: MergeClaim, status: str, error: 
 def send_back(connection: Connection, claim: MergeClaim, error: str) -> bool:
     """merging → running: the merge re-opens subtasks, and a new group run follows in the same transaction."""
     landed = connection.execute(
-        _LEAVE_MERGING, {"token": claim.token, "status": "running", "error": error, "final": False}
+        _LEAVE_MERGING, {"token": claim.token, "status": "running", "error": storable(error), "final": False}
     ).first()
     if landed:
         record_event(connection, "group.sent_back", claim.job_id, group_number=claim.group_number, error=error)
@@ -187,7 +188,7 @@ def put_off(connection: Connection, claim: MergeClaim, error: str, *, patience_s
         ),
         {
             "token": claim.token,
-            "error": error,
+            "error": storable(error),
             "job_id": claim.job_id,
             "number": claim.group_number,
             "patience": patience_seconds,
@@ -217,11 +218,11 @@ def record_group_run(connection: Connection, claim: MergeClaim, record: GroupRun
             """
         ),
         {
-            **asdict(record),
+            **storable(asdict(record)),
             "woken_by": claim.woken_by,
             "agent_ids": json.dumps(record.agent_ids),
-            "conflict_details": json.dumps(record.conflict_details),
-            "execution_metadata": json.dumps(record.execution_metadata),
+            "conflict_details": json.dumps(storable(record.conflict_details)),
+            "execution_metadata": json.dumps(storable(record.execution_metadata)),
             "id": claim.group_run_id,
         },
     )
@@ -243,7 +244,7 @@ def fail_group(connection: Connection, job_id: str, number: int, error: str) -> 
             "UPDATE groups SET status = 'failed', error = :error, finished_at = clock_timestamp()"
             " WHERE job_id = :job_id AND number = :number AND status = 'pending'"
         ),
-        {"job_id": job_id, "number": number, "error": error},
+        {"job_id": job_id, "number": number, "error": storable(error)},
     )
     record_event(connection, "group.finished", job_id, group_number=number, status="failed", error=error)
 
@@ -255,7 +256,7 @@ def end_groups(connection: Connection, job_id: str, status: str, error: str) -> 
             "UPDATE groups SET status = :status, error = :error, finished_at = clock_timestamp()"
             " WHERE job_id = :job_id AND status IN ('pending', 'running') RETURNING number"
         ),
-        {"job_id": job_id, "status": status, "error": error},
+        {"job_id": job_id, "status": status, "error": storable(error)},
     )
     if numbers := sorted(ended.scalars()):
         record_event(connection, f"groups.{status}", job_id, group_numbers=numbers, error=error)

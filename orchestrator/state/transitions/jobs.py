@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 from orchestrator.state.events import record_event
 from orchestrator.state.one_trip import Statement
 from orchestrator.state.outbox import Message, settle_control, settle_job
+from orchestrator.state.storable import storable
 from orchestrator.task_names import START_JOB
 
 
@@ -92,7 +93,7 @@ def finish_job(connection: Connection, job_id: str, status: str, reason: str | N
             RETURNING id
             """
         ),
-        {"job_id": job_id, "status": status, "reason": reason, "error": error},
+        {"job_id": job_id, "status": status, "reason": reason, "error": storable(error)},
     ).first()
     if landed:
         settle_job(connection, job_id)

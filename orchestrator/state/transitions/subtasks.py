@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 
 from orchestrator.outcomes import Outcome, SubtaskOutcome
 from orchestrator.state.events import record_event
+from orchestrator.state.storable import storable
 
 
 def is_final(connection: Connection, job_id: str, subtask_id: int) -> bool:
@@ -45,7 +46,7 @@ def end_pending(
             "job_id": job_id,
             "status": status,
             "outcome": SubtaskOutcome.SKIPPED if status == "skipped" else Outcome.CANCELLED,
-            "error": error,
+            "error": storable(error),
             "subtask_ids": None if subtask_ids is None else list(subtask_ids),
         },
     )
@@ -70,7 +71,7 @@ def fail_merged(connection: Connection, job_id: str, subtask_id: int, outcome: s
             "UPDATE subtasks SET status = 'failed', outcome = :outcome, error = :error"
             " WHERE job_id = :job_id AND subtask_id = :subtask_id AND status = 'completed'"
         ),
-        {"job_id": job_id, "subtask_id": subtask_id, "outcome": outcome, "error": error},
+        {"job_id": job_id, "subtask_id": subtask_id, "outcome": outcome, "error": storable(error)},
     )
     record_event(connection, "subtask.failed_at_merge", job_id, subtask_id=subtask_id, outcome=outcome, error=error)
 
@@ -101,7 +102,7 @@ def reopen(
         {
             "job_id": job_id,
             "ids": list(subtask_ids),
-            "feedback": feedback,
+            "feedback": storable(feedback),
             "outcome": outcome,
             "counts": counts_as_failure,
         },
