@@ -19,9 +19,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from sqlalchemy import text
 
@@ -42,8 +43,14 @@ from orchestrator.state.transitions.ends import AttemptEnd
 
 log = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
+HELD_BY_ANOTHER: Final = {"55P03", "57014"}
+"""SQLSTATEs of a lock, and of a statement, that took too long."""
+
 _STANDS_STILL = text(
     """
+    SELECT extract(epoch FROM clock_timestamp()) AS clock, found.*
+    FROM (SELECT) AS always LEFT JOIN (
     SELECT 'message' AS kind, CAST(NULL AS text) AS job_id, CAST(NULL AS integer) AS number
     WHERE EXISTS (SELECT FROM outbox WHERE due_at <= clock_timestamp() - make_interval(secs => :publisher))
     UNION ALL
@@ -77,6 +84,7 @@ _STANDS_STILL = text(
                  SELECT FROM subtasks s
                  WHERE s.job_id = g.job_id AND s.group_number = g.number
                    AND (s.finished_at IS NULL OR s.finished_at > clock_timestamp() - make_interval(secs => :grace)))))
+    ) AS found ON true
     """
 )
 
@@ -100,6 +108,8 @@ class Reconciler:
         self._merges = ThreadPoolExecutor(max_workers=2, thread_name_prefix="rescued-merge")
         self._merging: set[tuple[str, int]] = set()
         self._expire_from = 0.0
+        self._clock_is_ahead: float | None = None
+        """The database's clock less ours, in seconds; None where it is not known."""
         self._moves: dict[str, Callable[[Finding], None]] = {
             "message": self._publish,
             "lease": self._expire_leases,
@@ -138,15 +148,43 @@ class Reconciler:
                 "publisher": outbox.PUBLISHER_SECONDS,
                 "forgotten": FORGOTTEN_AFTER_SECONDS,
             }
-            rows = connection.execute(_STANDS_STILL, after)
-            findings = [Finding(row.kind, row.job_id or "", row.number or 0) for row in rows]
-        if time.monotonic() - began > self._fleet.settings.lease_seconds / 2:
-            self._spare_leases()  # the database stood still, and its clock did not
-        with translated():
-            for finding in findings:
-                fault_point("reconciler_after_look_before_move")
-                self._moves[finding.kind](finding)
+            rows = connection.execute(_STANDS_STILL, after).all()
+        self._watch_the_clocks(began, float(rows[0].clock))
+        findings = [Finding(row.kind, row.job_id or "", row.number or 0) for row in rows if row.kind is not None]
+        self._each(findings, self._move)
         return findings
+
+    def _move(self, finding: Finding) -> None:
+        fault_point("reconciler_after_look_before_move")
+        self._moves[finding.kind](finding)
+
+    def _each(self, items: Iterable[Item], move: Callable[[Item], None]) -> None:
+        """Move on one after the other, whatever becomes of any: a job whose row somebody holds must not keep others
+        waiting. Raises what is no matter of one item: a database that is away; and after the last item a surprise."""
+        surprise: Exception | None = None
+        for item in items:
+            try:
+                with translated():
+                    move(item)
+            except DatabaseUnavailable as error:
+                if error.context.get("sqlstate") not in HELD_BY_ANOTHER:
+                    raise
+                log.warning("%s waits: %s", item, error.message, extra={"event": "reconciler.row_held"})
+            except Exception as error:
+                surprise = surprise or error
+        if surprise is not None:
+            raise surprise
+
+    def _watch_the_clocks(self, began: float, clock: float) -> None:
+        """Leases are spared where their time may have passed without the workers': after a stillness of the database, and
+        when its clock has made a jump (a machine that slept, a clock that was set). Who has just begun knows of neither."""
+        patience_seconds = self._fleet.settings.lease_seconds / 2
+        before, self._clock_is_ahead = self._clock_is_ahead, clock - began
+        if before is None or self._clock_is_ahead - before > patience_seconds:
+            self._spare_leases()
+        if time.monotonic() - began > patience_seconds:
+            self._spare_leases()
+            self._clock_is_ahead = None
 
     def _spare_leases(self) -> None:
         """Workers may be cut off from the database as well: none loses a lease until it had time to renew. A worker that
@@ -198,8 +236,7 @@ class Reconciler:
             return
         with self._fleet.engine.connect() as connection:
             lost = leases.expired(connection, self._fleet.settings.lease_seconds)
-        for lease in lost:
-            self._lose(lease)
+        self._each(lost, self._lose)
 
     def _lose(self, lease: leases.ExpiredLease) -> None:
         """Take the attempt from a worker that fell silent; a renewal in the last moment wins."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
+from unittest.mock import patch
 
 import pytest
 from sqlalchemy import Engine, event, text
 
 from orchestrator.dispatch.dispatcher import start_job
+from orchestrator.recovery import reconciler as reconciler_module
 from orchestrator.recovery.reconciler import Reconciler
 from orchestrator.state.leases import OUTAGE_LEASES
 from orchestrator.state.transitions import claims
-from tests.support.fleet import TestFleet
+from tests.support.fleet import TestFleet, open_fleet
 from tests.support.repositories import shell
 from tests.support.waiting import wait_until
 from workers.judgement import LEASE_LOST
@@ -95,32 +99,101 @@ def test_a_lost_workers_agents_are_at_work_elsewhere_within_five_seconds_of_its_
 def test_while_the_database_stood_still_no_lease_was_lost(fleet: TestFleet) -> None:
     """Its clock went on, and workers could not renew: whoever has waited for it as well gives them the time."""
     claimed(fleet, 1)
-    waited, fresh = Reconciler(fleet.client), Reconciler(fleet.client)
-    lease_seconds = fleet.settings.lease_seconds
-    up = f"SELECT 1 WHERE pg_postmaster_start_time() < clock_timestamp() - interval '{OUTAGE_LEASES * lease_seconds} s'"
-    wait_until(lambda: fleet.rows(up), "the server's own start is no reason any more")
+    waited, other = settled(fleet), settled(fleet)
     with fleet.client.engine.begin() as connection, ThreadPoolExecutor() as pool:
-        connection.execute(text("UPDATE attempts SET lease_expires_at = clock_timestamp() - interval '1 s'"))
+        connection.execute(text(EXPIRE))
         connection.execute(text("LOCK TABLE attempts"))
         look = pool.submit(waited.tick)
-        time.sleep(lease_seconds * 0.6)
+        time.sleep(fleet.settings.lease_seconds * 0.6)
         connection.commit()
         assert "lease" in {finding.kind for finding in look.result()}
-    status = "SELECT status FROM attempts"
-    assert fleet.rows(status) == [{"status": "running"}]
-    fresh.tick()
-    assert fleet.rows(status) == [{"status": "worker_lost"}]
-    for one in (waited, fresh):
+    assert fleet.rows(STATES) == [{"status": "running"}]
+    other.tick()
+    assert fleet.rows(STATES) == [{"status": "worker_lost"}]
+    for one in (waited, other):
         one.stop()
 
 
-def claimed(fleet: TestFleet, agents: int) -> list[str]:
+def test_a_dispatcher_that_has_just_started_takes_no_lease_away(fleet: TestFleet) -> None:
+    """It can't know whether the database was in anybody's reach a moment ago: workers get the time to renew."""
+    claimed(fleet, 1)
+    known, fresh = settled(fleet), Reconciler(fleet.client)
+    with fleet.client.engine.begin() as connection:
+        connection.execute(text(EXPIRE))
+    assert "lease" in {finding.kind for finding in fresh.tick()}
+    assert fleet.rows(STATES) == [{"status": "running"}]
+    wait_until(lambda: fresh.tick() and fleet.rows(STATES) == [{"status": "worker_lost"}], "the lease is taken away")
+    for one in (known, fresh):
+        one.stop()
+
+
+def test_after_a_sleep_of_the_machine_workers_get_the_time_to_renew(fleet: TestFleet) -> None:
+    """While a machine sleeps monotonic clocks stand, and its wall clock, the database's, has gone on when it wakes."""
+    claimed(fleet, 1)
+    reconciler = settled(fleet)
+    fell_asleep = time.monotonic()
+    expired = "SELECT 1 FROM attempts WHERE lease_expires_at < clock_timestamp()"
+    with patch.object(reconciler_module.time, "monotonic", return_value=fell_asleep):
+        reconciler.tick()
+        wait_until_by_wall_clock(lambda: fleet.rows(expired))
+        assert "lease" in {finding.kind for finding in reconciler.tick()}
+    assert fleet.rows(STATES) == [{"status": "running"}]
+    wait_until(lambda: reconciler.tick() and fleet.rows(STATES) == [{"status": "worker_lost"}], "it is taken away")
+    reconciler.stop()
+
+
+def test_a_job_whose_row_is_held_keeps_no_other_waiting(database: str, broker: str, tmp_path: Path) -> None:
+    """By a transaction that somebody has forgotten: the leases of other jobs are looked after all the same."""
+    fleet = open_fleet(f"{database}&options=-c%20lock_timeout%3D200ms", broker, tmp_path)
+    try:
+        held, free = claimed(fleet, 1, "held"), claimed(fleet, 1, "free")
+        reconciler = settled(fleet)
+        with fleet.client.engine.begin() as connection:
+            connection.execute(text(EXPIRE))
+        with fleet.client.engine.begin() as connection:
+            connection.execute(
+                text(
+                    "SELECT FROM jobs JOIN attempts a ON a.job_id = jobs.id WHERE a.lease_token = :token FOR UPDATE OF jobs"
+                ),
+                {"token": held[0]},
+            )
+            reconciler.tick()
+            lost = "SELECT lease_token FROM attempts WHERE status = 'worker_lost'"
+            assert fleet.rows(lost) == [{"lease_token": free[0]}]
+        reconciler.tick()
+        assert len(fleet.rows(lost)) == 2
+        reconciler.stop()
+    finally:
+        fleet.close()
+
+
+STATES: Final = "SELECT status FROM attempts"
+EXPIRE: Final = "UPDATE attempts SET lease_expires_at = clock_timestamp() - interval '1 s'"
+
+
+def settled(fleet: TestFleet) -> Reconciler:
+    """A reconciler that has looked on for long enough to take leases away, on a server that is up for long enough."""
+    up = f"SELECT 1 WHERE pg_postmaster_start_time() < clock_timestamp() - interval '{OUTAGE_LEASES * fleet.settings.lease_seconds} s'"
+    wait_until(lambda: fleet.rows(up), "the server's own start is no reason any more")
+    one = Reconciler(fleet.client)
+    one.tick()
+    one._expire_from = 0.0
+    return one
+
+
+def wait_until_by_wall_clock(is_so: Callable[[], object]) -> None:
+    """`wait_until` where the monotonic clock stands."""
+    while not is_so():
+        time.sleep(0.05)
+
+
+def claimed(fleet: TestFleet, agents: int, prefix: str = "token") -> list[str]:
     """The tokens of that many attempts that run."""
     subtask_ids = range(1, agents + 1)
     plan = {"title": "Many", "max_parallel_agents": agents, "subtasks": [shell(n, "true") for n in subtask_ids]}
     job_id = fleet.submit(plan)
     start_job(fleet.client, job_id)
-    wanted = [claims.Wanted(subtask_id, None, f"token-{subtask_id}") for subtask_id in subtask_ids]
+    wanted = [claims.Wanted(subtask_id, None, f"{prefix}-{subtask_id}") for subtask_id in subtask_ids]
     assert None not in claims.claim(fleet.client.engine, job_id, wanted, worker="w", lease_seconds=3.0)
     return [one.lease_token for one in wanted]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from orchestrator.dispatch.dispatcher import start_job
 from orchestrator.dispatch.merging import merge_group
@@ -81,6 +82,23 @@ def test_a_merge_that_can_never_be_made_says_why_and_ends_the_job(database: str,
         assert str(tmp_path / "file") in job["error"]
     finally:
         fleet.close()
+
+
+def test_a_merges_patience_begins_with_its_first_trouble(fleet: TestFleet, repository: Path) -> None:
+    """Not when its last subtask ended: dispatchers may have been away for a day, and the remote for a second."""
+    fleet.start_worker()
+    plan = {"title": "Late", "repo": str(repository), "subtasks": [shell(1, "echo one > one")]}
+    job_id = fleet.submit(plan)
+    start_job(fleet.client, job_id)
+    wait_until(lambda: fleet.subtasks(job_id)[1]["status"] == "completed", "the work is done")
+    with fleet.client.engine.begin() as connection:
+        connection.execute(text("UPDATE subtasks SET finished_at = finished_at - interval '1 day'"))
+    hidden = repository.rename(repository.with_name("hidden"))
+    merge_group(fleet.client, job_id, 1, woken_by="reconciler")
+    assert group_of(fleet, job_id)["status"] == "running", group_of(fleet, job_id)["error"]
+    hidden.rename(repository)
+    merge_group(fleet.client, job_id, 1, woken_by="reconciler")
+    assert fleet.job(job_id)["status"] == "completed"
 
 
 def test_no_number_of_a_program_keeps_a_group_from_being_merged(fleet: TestFleet) -> None:

@@ -93,6 +93,8 @@ class Callers(RuleBasedStateMachine):
         self.seen: dict[str, Rows] = {}
         self.last_event = 0
         self.reconciler = Reconciler(self.fleet.client)
+        self.reconciler.tick()
+        self.reconciler._expire_from = 0.0  # as one that has looked on for some time
         self.recorder = Recorder(self.fleet.client)
         self.governor = Governor(self.fleet.client)
 

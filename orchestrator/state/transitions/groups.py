@@ -175,13 +175,16 @@ def send_back(connection: Connection, claim: MergeClaim, error: str) -> bool:
 
 def put_off(connection: Connection, claim: MergeClaim, error: str, *, patience_seconds: float) -> bool:
     """merging → running: the merge could not be done now, the reconciler calls again. False: the lease is not ours, or
-    the group has waited for its merge longer than `patience_seconds` since its last subtask ended."""
+    it is longer than `patience_seconds` ago that this passage's merge was first put off."""
     landed = connection.execute(
         text(
             """
             UPDATE groups SET status = 'running', error = :error, merge_token = NULL, merge_lease_expires_at = NULL
             WHERE merge_token = :token AND status = 'merging'
-              AND (SELECT max(finished_at) FROM subtasks WHERE job_id = :job_id AND group_number = :number)
+              AND coalesce((SELECT min(at) FROM events
+                            WHERE job_id = :job_id AND group_number = :number AND name = 'group.merge_put_off'
+                              AND id > (SELECT max(id) FROM events WHERE job_id = :job_id AND group_number = :number
+                                        AND name IN ('group.started', 'group.resumed'))), clock_timestamp())
                   > clock_timestamp() - make_interval(secs => :patience)
             RETURNING number
             """
