@@ -24,9 +24,12 @@ from orchestrator.errors import OrchestratorException
 from orchestrator.local.lifeline import watch_keeper
 from orchestrator.logging import configure_logging
 from orchestrator.recovery.reconciler import Reconciler
+from orchestrator.repository_cache import sweep_folders
+from orchestrator.settings import Settings
 from orchestrator.task_names import CONTROL_QUEUE
 from workers.agent_runner import AgentRunner
 from workers.guard import Guard, guard_against_death_only
+from workers.oversight import remove_orphaned_groups
 from workers.pool import refuse_other_pools
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,7 @@ def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[
             if _takes_agents(app):
                 runner().begin()
             else:
+                sweep_after_the_dead(fleet().settings)
                 guards.append(guard_against_death_only(fleet().settings.log_format))
         except OrchestratorException as error:
             # Celery goes on after any other error of a receiver.
@@ -87,6 +91,14 @@ def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(shutting_down, weak=False)
     signals.worker_shutdown.connect(end, weak=False)
+
+
+def sweep_after_the_dead(settings: Settings) -> None:
+    """What a dispatcher removes at its start, as a worker does: folders and control groups whose process is dead. There may
+    be no worker on its machine."""
+    sweep_folders(settings.workspaces_dir)
+    if settings.cgroup is not None:
+        remove_orphaned_groups(str(settings.cgroup))
 
 
 def _take_over_signals() -> None:

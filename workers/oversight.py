@@ -34,7 +34,8 @@ class Oversight:
         """Remove the groups of dead workers, and start the guard. Raises `ConfigurationError` when the
         setting `cgroup` names a group that can't be used."""
         self._base = _find_base(self._settings.cgroup)
-        _remove_orphaned_groups(self._base)
+        if self._base is not None:
+            remove_orphaned_groups(self._base)
         self._limits = LimitsKeeper()
         self._guard = Guard(
             self._owner,
@@ -118,8 +119,9 @@ def _find_base(named: Path | None) -> str | None:
     return base
 
 
-def _remove_orphaned_groups(base: str | None) -> None:
-    for cookie, group in control_group.groups_in(base) if base else ():
+def remove_orphaned_groups(base: str) -> None:
+    """End and remove the groups of attempts whose worker is dead."""
+    for cookie, group in control_group.groups_in(base):
         if process_tree.is_orphaned(cookie):
             control_group.kill(group)
             control_group.remove(group)

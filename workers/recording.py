@@ -75,9 +75,13 @@ class Recorder:
 
 
 def record(recorder: Recorder, claim: Claim, end: AttemptEnd, stop: StopSignal) -> bool:
-    """Record the outcome, and wait for the database as long as the lease is ours. True when the subtask is final."""
+    """Record the outcome, and wait for the database as long as the lease is ours. True when the subtask is final.
+
+    An end that the database does not take is recorded without what the agent's program has told of it: work that is done
+    counts, whatever a program may print.
+    """
     retry = follow_up(claim, end, recorder.fleet.settings)
-    began = time.monotonic()
+    began, is_bare = time.monotonic(), False
     while True:
         try:
             return _record_once(recorder, claim, end, retry)
@@ -92,6 +96,31 @@ def record(recorder: Recorder, claim: Claim, end: AttemptEnd, stop: StopSignal) 
                 extra={"event": "record.database_away", "job_id": claim.job_id, "subtask_id": claim.subtask_id},
             )
             time.sleep(RECORD_RETRY_SECONDS)
+        except Exception:
+            if is_bare:
+                raise
+            log.exception(
+                "The end of subtask %d can't be recorded as it is: its figures are left out.",
+                claim.subtask_id,
+                extra={"event": "record.refused", "job_id": claim.job_id, "subtask_id": claim.subtask_id},
+            )
+            end, is_bare = _bare(end), True
+
+
+def _bare(end: AttemptEnd) -> AttemptEnd:
+    """What this worker knows of its own of an attempt's end, and nothing that a program has told."""
+    return AttemptEnd(
+        end.outcome,
+        error=None if end.outcome is Outcome.COMPLETED else "what its program said of its end could not be stored",
+        commit=end.commit,
+        ref=end.ref,
+        exit_code=end.exit_code,
+        signal=end.signal,
+        cost_unknown=end.agent_started_at is not None,
+        agent_started_at=end.agent_started_at,
+        agent_duration_seconds=end.agent_duration_seconds,
+        waits_for=end.waits_for,
+    )
 
 
 def _record_once(recorder: Recorder, claim: Claim, end: AttemptEnd, retry: Retry | None) -> bool:

@@ -28,7 +28,7 @@ from workers.agents.protocol import AgentConfig
 from workers.attempt import Attempt
 from workers.briefing import brief
 from workers.checkpointing import PUSH_SECONDS, keep_for_the_next
-from workers.judgement import judge, stopped, words_of_red
+from workers.judgement import DEADLINE, judge, stopped, words_of_red
 from workers.recording import record
 from workers.resuming import resumption, taken_up
 from workers.run_program import run_program, seconds_left
@@ -110,8 +110,7 @@ def _work(runner: AgentRunner, claim: Claim, stop: StopSignal) -> AttemptEnd:
         # Before the agent had begun: nothing is paid for yet, and another worker may do better.
         return AttemptEnd(Outcome.INTERRUPTED, error=str(error))
     except OrchestratorException as error:
-        end = AttemptEnd(Outcome.FAILED, error=str(error))
-        return stopped(end, stop.reason) if stop.reason else end
+        return _stopped_or(AttemptEnd(Outcome.FAILED, error=str(error)), claim, stop)
     except Exception as error:
         log.exception("An attempt met a surprise.", extra={"event": "attempt.surprise", "subtask_id": claim.subtask_id})
         return AttemptEnd(Outcome.FAILED, error=f"The worker met a surprise: {type(error).__name__}: {error}")
@@ -169,8 +168,7 @@ def _run_in(attempt: Attempt) -> AttemptEnd:
         end = _keep_work(attempt, end)
     except OrchestratorException as error:
         # What the agent has used stands, whatever becomes of its work.
-        failed = replace(end, outcome=Outcome.FAILED, error=str(error))
-        end = stopped(failed, attempt.stop.reason) if attempt.stop.reason else failed
+        end = _stopped_or(replace(end, outcome=Outcome.FAILED, error=str(error)), claim, attempt.stop)
     keep_for_the_next(attempt, end)
     return end
 
@@ -184,7 +182,7 @@ def _check(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
         attempt.subtask.check,
         cwd=attempt.workspace.path,
         env=attempt.environment({}),
-        timeout_seconds=attempt.runner.settings.check_timeout_seconds,
+        timeout_seconds=_seconds_for_check(attempt),
         stop=attempt.stop,
         cookie=attempt.watch.cookie,
         on_line=attempt.log_line,
@@ -194,9 +192,20 @@ def _check(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
     )
     if check.passed:
         return end
-    if attempt.stop.reason:
-        return stopped(end, attempt.stop.reason)
-    return replace(end, outcome=Outcome.CHECK_FAILED, error=words_of_red(check), check_output=check.output.text)
+    red = replace(end, outcome=Outcome.CHECK_FAILED, error=words_of_red(check), check_output=check.output.text)
+    return _stopped_or(red, attempt.claim, attempt.stop)
+
+
+def _seconds_for_check(attempt: Attempt) -> float:
+    """The job's deadline bounds it too, also while the database is away and nobody could tell us of the job's end."""
+    allowed, left = attempt.runner.settings.check_timeout_seconds, attempt.claim.seconds_to_deadline()
+    return allowed if left is None else max(min(allowed, left), 0.0)
+
+
+def _stopped_or(end: AttemptEnd, claim: Claim, stop: StopSignal) -> AttemptEnd:
+    """An unhappy end, or what it is where somebody had asked for the attempt's end, or the job's deadline has passed."""
+    reason = stop.reason or (DEADLINE if claim.deadline_passed else None)
+    return stopped(end, reason) if reason else end
 
 
 def _keep_work(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:

@@ -15,7 +15,7 @@ from workers.agents.protocol import AgentRequest, Launch
 from workers.agents.versions import missing_in_words, program_version
 from workers.attempt import Attempt
 from workers.checkpointing import checkpoints_of
-from workers.judgement import ended_from_outside, judge
+from workers.judgement import DEADLINE, ended_from_outside, judge, stopped
 from workers.metering import metered, spent_before
 from workers.session_files import put_back
 
@@ -29,6 +29,8 @@ def run_program(attempt: Attempt, prompt: str) -> AttemptEnd:
     refused = _refused_here(attempt) or _missing_here(attempt, launch, env)
     if refused is not None:
         return refused
+    if attempt.claim.deadline_passed:  # an agent that is ended at once has cost its first request all the same
+        return stopped(AttemptEnd(Outcome.CANCELLED), DEADLINE)
     attempt.runner.keeper.confirm(attempt.claim.lease_token)
     try:
         ending = _supervise(attempt, launch, env)

@@ -93,8 +93,9 @@ def test_the_guard_of_a_killed_worker_ends_its_groups(fleet_in_group: TestFleet,
     wait_until(lambda: groups(base) == [], "its groups are removed")
 
 
-def test_a_new_worker_ends_the_groups_of_a_worker_that_died_with_its_guard(
-    fleet_in_group: TestFleet, base: str, tmp_path: Path
+@pytest.mark.parametrize("heir", ["worker", "dispatcher"])
+def test_whoever_starts_next_ends_the_groups_of_a_worker_that_died_with_its_guard(
+    fleet_in_group: TestFleet, base: str, tmp_path: Path, heir: str
 ) -> None:
     fleet, file = fleet_in_group, tmp_path / "pid"
     worker = fleet.start_worker("doomed")
@@ -107,7 +108,10 @@ def test_a_new_worker_ends_the_groups_of_a_worker_that_died_with_its_guard(
     fleet.stop("doomed", signal.SIGKILL)
     assert processes["vanished"].is_running()
     (abandoned,) = groups(base)
-    fleet.start_worker("heir")
+    if heir == "worker":
+        fleet.start_worker("heir")
+    else:
+        fleet.start_dispatcher("heir")
     wait_until_gone(processes, timeout_seconds=30)
     wait_until(lambda: abandoned not in groups(base), "the abandoned group is removed")
 

@@ -161,8 +161,11 @@ def test_a_killed_dispatcher_leaves_no_check(fleet: TestFleet, tmp_path: Path) -
     fleet.stop("doomed", signal.SIGKILL)
     processes.pop("nameless").kill()  # only the worker's guard knows sessions
     wait_until_gone(processes, timeout_seconds=GONE_SECONDS)
+    left = [path for path in fleet.settings.workspaces_dir.iterdir() if path.name.startswith(f"{job_id}-merge")]
+    assert left, "its workspace stays behind"
     fleet.start_dispatcher("heir")
     assert fleet.wait_for_end(job_id)["status"] == "completed"
+    assert not any(path.exists() for path in left), "a machine with dispatchers alone has nobody else to remove it"
 
 
 def test_a_cookie_tells_whether_its_worker_lives() -> None:

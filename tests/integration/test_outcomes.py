@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from orchestrator.dispatch.submission import submit
 from orchestrator.errors import IllegalRequest
 from orchestrator.plan.validate import validate_plan
 from tests.support.fleet import TestFleet
+from tests.support.processes import processes_with
 from tests.support.repositories import git, new_repository, refuse_pushes, shell
 from tests.support.waiting import wait_until
 
@@ -36,11 +36,6 @@ def attempts_of(fleet: TestFleet, job_id: str) -> list[dict[str, Any]]:
 
 def statuses_of(fleet: TestFleet, job_id: str) -> dict[int, str]:
     return {subtask_id: row["status"] for subtask_id, row in fleet.subtasks(job_id).items()}
-
-
-def processes_with(word: str) -> list[str]:
-    listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in listing.splitlines() if word in line and "ps -eo" not in line]
 
 
 def test_a_timeout_ends_the_whole_tree_and_is_the_subtasks_status(fleet: TestFleet) -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import psutil
+
+
+def processes_with(word: str) -> list[str]:
+    """The lines of `ps` whose command has `word` in it."""
+    listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listing.splitlines() if word in line and "ps -eo" not in line]
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:

@@ -33,7 +33,7 @@ def read_own_line(stream: str, line: str) -> AgentEvent | None:
         return None
     if data.get("event") == "session" and isinstance(data.get("session_id"), str):
         return AgentEvent(EventKind.SESSION, data=data)
-    if data.get("event") != "end" or data.get("outcome") not in set(Outcome):
+    if data.get("event") != "end" or data.get("outcome") not in list(Outcome):
         return None
     return AgentEvent(EventKind.TERMINAL, text=data["outcome"], data=data)
 
@@ -54,12 +54,27 @@ def end_by_line(ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
         error = f"The agent ended with {outcome}."
     return AgentEnd(
         outcome,
-        error=error,
-        result=end.get("result"),
-        usage=end.get("usage"),
-        cost_usd=end.get("cost_usd"),
-        model=end.get("model"),
-        session_id=end.get("session_id") or session_id,
-        retry_after_seconds=end.get("retry_after_seconds"),
+        error=None if error is None else str(error),
+        result=_text(end.get("result")),
+        usage=_counts(end.get("usage")),
+        cost_usd=_number(end.get("cost_usd")),
+        model=_text(end.get("model")),
+        session_id=_text(end.get("session_id")) or session_id,
+        retry_after_seconds=_number(end.get("retry_after_seconds")),
         session_unknown=bool(end.get("session_unknown")),
     )
+
+
+def _text(said: object) -> str | None:
+    return said if isinstance(said, str) else None
+
+
+def _number(said: object) -> float | None:
+    return said if isinstance(said, int | float) and not isinstance(said, bool) else None
+
+
+def _counts(said: object) -> dict[str, int] | None:
+    """Tokens by kind; what is no count is left out."""
+    if not isinstance(said, dict):
+        return None
+    return {kind: count for kind, count in said.items() if isinstance(count, int) and not isinstance(count, bool)}
