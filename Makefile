@@ -15,6 +15,7 @@ INSTALLED_DEV := .venv/installed-dev
 DEMO := .demo/bookstore
 SEEDS ?= 20
 FIRST ?= 1
+JOBS ?= 1
 IMAGE_PYTHON ?= 3.13
 WHEELS ?= deploy/wheels
 
@@ -60,8 +61,8 @@ test-agents: $(INSTALLED_DEV) prerequisites ## real agents' programs, installed 
 	@tests/integration/agents/install.sh
 	@$(BIN)/pytest tests/integration/agents
 
-chaos: $(INSTALLED_DEV) prerequisites ## seeded faults over a real fleet, what failed into .chaos: make chaos SEEDS=20
-	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) --first $(FIRST) --keep-logs .chaos
+chaos: $(INSTALLED_DEV) prerequisites ## seeded faults over a real fleet, what failed into .chaos: make chaos SEEDS=20 JOBS=2
+	@$(BIN)/python -m tests.chaos --seeds $(SEEDS) --first $(FIRST) --jobs $(JOBS) --keep-logs .chaos
 
 prerequisites:
 	@tests/prerequisites.sh

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.chaos.world import World
+from tests.chaos.world import SLOTS, World
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Fault:
 
     happen: Callable[[World, str], bool]
     costs: tuple[str, ...] = ()
+    most: int = SLOTS
+    """How many agents it may give each of these ends."""
     after_the_job: bool = False
     """It happens when the job is final."""
     prepare: Callable[[World], None] = lambda world: None

@@ -15,7 +15,7 @@ from orchestrator.local.postgres import SUPERUSER
 from orchestrator.process_list import COOKIE_VARIABLE
 from orchestrator.process_tree import HELPERS
 from tests.chaos.fault import Fault
-from tests.chaos.world import DISPATCHERS, LONG, SIZE, WORKERS, World
+from tests.chaos.world import DISPATCHERS, LONG, SIZE, SLOTS, WORKERS, World
 from tests.support.island import SHORE, why_no_island
 from tests.support.waiting import wait_until
 
@@ -207,11 +207,11 @@ FAULTS: Final = (
     Fault(kill_dispatcher),
     Fault(stop_worker, costs=("interrupted",)),
     Fault(stop_dispatcher),
-    Fault(roll_the_fleet, costs=("interrupted",)),
+    Fault(roll_the_fleet, costs=("interrupted",), most=SLOTS * len(WORKERS)),
     Fault(freeze_worker_past_its_lease, costs=("worker_lost",)),
     Fault(freeze_dispatcher_past_its_lease),
     Fault(kill_guard),
-    Fault(kill_agent, costs=("failed",)),
+    Fault(kill_agent, costs=("failed",), most=1),
     Fault(clock_an_hour_off, prepare=_set_a_clock, why_not=_why_no_other_clock),
     Fault(one_way_partition, costs=("worker_lost",), prepare=_move_to_the_island, why_not=why_no_island),
     Fault(poison_task, after_the_job=True),

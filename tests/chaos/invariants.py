@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
 from tests.chaos.diary import overlaps, read_diary
+from tests.chaos.faults_of_processes import ISLANDER
 from tests.chaos.world import AT_ONCE, GRACE_SECONDS, GROUPS, SIZE, World
 from tests.support.repositories import git
 
 FREE_REPEATS: Final = ("worker_lost", "interrupted")
 """Ends that cost nothing where the agent had not begun: the fleet's own faults."""
+GONE_SECONDS: Final = 5.0
+"""After the recorded end of an attempt nothing of it lives longer."""
 CUTS_OFF: Final = "one_way_partition"
 """The fault under which two agents may overlap: it cuts one worker off from the database."""
 
 
-def complaints(world: World, job_id: str, fired: Collection[str], costs: Collection[str]) -> Iterator[str]:
+def complaints(world: World, job_id: str, fired: Collection[str], costs: Mapping[str, int]) -> Iterator[str]:
     """Everything that is wrong after the job's end, with the fleet still up. `fired` are the faults from outside that
-    happened, `costs` the ends that all faults together excuse for an agent that had begun."""
+    happened, `costs` how many ends of each kind all faults together excuse for agents that had begun."""
     unfinished = list(_job_is_completed(world, job_id))
     if unfinished:  # the rest speaks of a job that came to its end
         yield from unfinished
@@ -28,12 +32,16 @@ def complaints(world: World, job_id: str, fired: Collection[str], costs: Collect
     yield from _who_goes_on_finds_what_it_remembers(world, job_id)
     yield from _each_merge_is_recorded_once(world, job_id)
     yield from _agents_ran_as_often_as_recorded(world, job_id, costs)
-    yield from _agents_did_not_overlap(world, cut_off=CUTS_OFF in fired)
+    yield from _agents_did_not_overlap(world, job_id, cut_off=CUTS_OFF in fired)
+    yield from _agents_ended_with_their_attempts(world, job_id, cut_off=CUTS_OFF in fired)
+    yield from _each_attempt_began_and_ended_once(world, job_id)
     yield from _never_too_many(world, job_id)
     yield from _times_are_in_order(world, job_id)
     yield from _nothing_happened_after_the_end(world, job_id)
-    if world.fleet.rows("SELECT 1 FROM outbox"):
-        yield "the outbox still owes something, and every job is final"
+    for job in world.fleet.rows("SELECT id, title, status FROM jobs WHERE finished_at IS NULL"):
+        yield f"the job {job['title']} ({job['id']}) is {job['status']}"
+    if owed := world.fleet.rows("SELECT job_id, message->>'task' AS task FROM outbox"):
+        yield f"the outbox still owes {owed}, and every job is final"
 
 
 def _job_is_completed(world: World, job_id: str) -> Iterator[str]:
@@ -118,10 +126,10 @@ def _each_merge_is_recorded_once(world: World, job_id: str) -> Iterator[str]:
         yield f"{row['name']} of group {row['group_number']} was recorded {row['times']} times"
 
 
-def _agents_ran_as_often_as_recorded(world: World, job_id: str, costs: Collection[str]) -> Iterator[str]:
+def _agents_ran_as_often_as_recorded(world: World, job_id: str, costs: Mapping[str, int]) -> Iterator[str]:
     """An agent runs once for each recorded attempt, and never twice for one; there is an attempt beyond the winner only
-    where a fault took one away or made it fail. So the runs of agents = subtasks + attempts whose worker was
-    lost + retries by policy."""
+    where a fault took one away or made it fail, and no more of them than the faults can account for. So the runs of
+    agents = subtasks + attempts whose worker was lost + retries by policy."""
     attempts = {row["id"]: row for row in _attempts(world, job_id)}
     ran = set()
     for life in read_diary(world.diary):
@@ -135,16 +143,58 @@ def _agents_ran_as_often_as_recorded(world: World, job_id: str, costs: Collectio
         name = f"attempt {attempt['subtask_id']}.{attempt['number']}"
         if attempt["status"] == "completed" and attempt["id"] not in ran:
             yield f"{name} completed and its agent never ran"
-        excused = costs if attempt["id"] in ran else {*costs, *FREE_REPEATS}
+        excused = {*costs} if attempt["id"] in ran else {*costs, *FREE_REPEATS}
         if attempt["status"] not in {"completed", *excused}:
             whether = "ran" if attempt["id"] in ran else "did not run"
             yield f"{name} ended as {attempt['status']}, and no fault excuses it; its agent {whether}: {attempt['error']}"
+    paid_again = Counter(
+        row["status"] for row in attempts.values() if row["id"] in ran and row["status"] != "completed"
+    )
+    for end, count in paid_again.items():
+        if count > costs.get(end, 0):
+            yield f"{count} agents ended as {end}, and the faults account for {costs.get(end, 0)}"
+    if len(ran) != GROUPS * SIZE + paid_again.total():
+        yield f"{len(ran)} agents ran, for {GROUPS * SIZE} subtasks and {paid_again.total()} that were tried again"
 
 
-def _agents_did_not_overlap(world: World, *, cut_off: bool) -> Iterator[str]:
+def _agents_did_not_overlap(world: World, job_id: str, *, cut_off: bool) -> Iterator[str]:
+    """But for one whose worker is cut off from the database."""
+    on_the_island = {row["id"] for row in _attempts(world, job_id) if cut_off and row["worker"].startswith(ISLANDER)}
     for earlier, later, seconds in overlaps(read_diary(world.diary)):
-        if not cut_off or seconds > GRACE_SECONDS:
+        if seconds > GRACE_SECONDS or not on_the_island & {earlier.attempt_id, later.attempt_id}:
             yield f"agents {earlier.token} and {later.token} were at subtask {later.subtask_id} at once for {seconds:.2f} s"
+
+
+def _agents_ended_with_their_attempts(world: World, job_id: str, *, cut_off: bool) -> Iterator[str]:
+    """Nobody runs on: the last word of an agent comes before its attempt's recorded end, or soon after. Their clock and
+    the database's are the machine's."""
+    attempts = {row["id"]: row for row in _attempts(world, job_id)}
+    for life in read_diary(world.diary):
+        attempt = attempts.get(life.attempt_id)
+        if attempt is None:
+            continue
+        allowed = GRACE_SECONDS if cut_off and attempt["worker"].startswith(ISLANDER) else GONE_SECONDS
+        late = life.last_seen - attempt["finished_at"].timestamp()
+        if late > allowed:
+            yield f"the agent of attempt {life.subtask_id}.{life.number} was alive {late:.1f} s after its end"
+
+
+def _each_attempt_began_and_ended_once(world: World, job_id: str) -> Iterator[str]:
+    """In the diary of the job as in its rows."""
+    told = Counter(
+        (row["subtask_id"], row["attempt"], row["name"])
+        for row in world.fleet.rows(
+            "SELECT subtask_id, attempt, name FROM events WHERE job_id = :id AND name IN ('attempt.started', 'attempt.finished')",
+            id=job_id,
+        )
+    )
+    expected = Counter(
+        (row["subtask_id"], row["number"], name)
+        for row in _attempts(world, job_id)
+        for name in ("attempt.started", "attempt.finished")
+    )
+    if told != expected:
+        yield f"events and attempts differ: {told - expected} are too many, {expected - told} are missing"
 
 
 def _never_too_many(world: World, job_id: str) -> Iterator[str]:

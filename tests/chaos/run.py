@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import threading
 import time
-from dataclasses import dataclass
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from tests.chaos.faults import FAULTS, costs_of
 from tests.chaos.invariants import complaints
 from tests.chaos.leftovers import leftovers
-from tests.chaos.points import Hit
+from tests.chaos.report import Report
 from tests.chaos.schedule import Schedule, draw
 from tests.chaos.service_manager import service_manager
 from tests.chaos.submission import submit_job
@@ -24,27 +27,16 @@ JOB_SECONDS: Final = 240.0
 """When a job is called stuck. Far more than faults and leases add up to."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """What happened under one seed; a run is good when there are no complaints."""
-
-    seed: int
-    schedule: Schedule
-    fired: tuple[str, ...]
-    hits: tuple[Hit, ...]
-    went_on: int
-    """Attempts that went on with the session and the work of an earlier one."""
-    complaints: tuple[str, ...]
-
-
 def run_seed(seed: int, keep_logs: Path | None = None) -> Report:
     """Run one job under the faults that this seed draws. The same seed draws the same faults, in the same order.
 
     `keep_logs` is a folder for what the processes of a failed run have said."""
+    began = time.monotonic()
     possible = [name for name, fault in FAULTS.items() if fault.why_not() is None]
     schedule = draw(seed, possible)
     fired: list[str] = []
     found: list[str] = []
+    went_on = 0
 
     def prepare(world: World) -> None:
         for name in dict.fromkeys(schedule.faults):
@@ -53,17 +45,35 @@ def run_seed(seed: int, keep_logs: Path | None = None) -> Report:
     with new_world(seed, prepare) as world:
         lease = world.fleet.settings.lease_seconds
         with service_manager(world, {point.point: lease + point.seconds for point in schedule.points}):
-            try:
+            with _noting(found):
                 _run_job(world, schedule, fired, found)
-            except AssertionError as error:
-                found.append(str(error))
             hits = tuple(world.points.hits())
-            went_on = len(world.fleet.rows("SELECT 1 FROM attempts WHERE resumed_from IS NOT NULL"))
-        world.fleet.close_processes()
-        found.extend(leftovers(world))
+            with _noting(found):
+                went_on = len(world.fleet.rows("SELECT 1 FROM attempts WHERE resumed_from IS NOT NULL"))
+        with _noting(found):
+            world.fleet.close_processes()
+            found.extend(leftovers(world))
         if found and keep_logs is not None:
-            _keep(world, keep_logs / f"seed-{seed}")
-    return Report(seed, schedule, tuple(fired), hits, went_on, tuple(found))
+            with _noting(found):
+                _keep(world, keep_logs / f"seed-{seed}")
+    return Report(seed, tuple(fired), hits, went_on, tuple(found), time.monotonic() - began, _processor_seconds())
+
+
+@contextmanager
+def _noting(found: list[str]) -> Iterator[None]:
+    """What goes wrong in the block is a complaint: a run that fails in whatever way still keeps its logs."""
+    try:
+        yield
+    except AssertionError as error:
+        found.append(str(error))
+    except Exception:
+        found.append(traceback.format_exc())
+
+
+def _processor_seconds() -> float:
+    """Of this process and of all that it has started, which have ended by now."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _keep(world: World, folder: Path) -> None:

@@ -9,9 +9,12 @@ import pytest
 
 from orchestrator.fault_points import FAULT_POINTS
 from tests.chaos.diary import overlaps, read_diary
-from tests.chaos.faults import FAULTS
-from tests.chaos.points import ACTIONS, Points
+from tests.chaos.faults import FAULTS, costs_of
+from tests.chaos.points import ACTIONS, Hit, Points
+from tests.chaos.report import Report
 from tests.chaos.schedule import DONE_WITHIN, EACH_A_RUN, draw
+from tests.chaos.side_by_side import run_side_by_side
+from tests.chaos.world import SLOTS, WORKERS
 
 
 @pytest.mark.parametrize("first", [1, 2, 7, 181])
@@ -52,3 +55,24 @@ def test_a_point_that_nobody_got_to_is_told(tmp_path: Path) -> None:
     assert (points.folder / "before_publish").read_text() == "delay 1.0"
     assert points.disarm() == ["before_publish"]
     assert points.hits() == []
+
+
+def test_faults_account_for_as_many_agents_as_they_can_meet() -> None:
+    hits = [Hit("before_publish", "kill", 1), Hit("before_publish", "delay", 1)]
+    assert costs_of(["kill_worker", "roll_the_fleet", "kill_agent", "flush_redis"], hits) == {
+        "worker_lost": 2 * SLOTS,
+        "interrupted": len(WORKERS) * SLOTS,
+        "failed": 1,
+    }
+
+
+def test_a_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    report = Report(7, ("flush_redis",), (Hit("before_publish", "kill", 1),), 2, ("a complaint",), 70.5, 25.0)
+    report.write(tmp_path / "7.json")
+    assert Report.read(tmp_path / "7.json") == report
+
+
+def test_a_seed_whose_driver_dies_has_failed_and_says_what_it_said() -> None:
+    (report,) = run_side_by_side(["seven"], 2, None)
+    assert "ended with" in report.complaints[0]
+    assert "invalid int value" in report.complaints[-1]
