@@ -19,12 +19,12 @@ from typing import Any
 from celery import Celery, signals
 
 from orchestrator import process_tree
+from orchestrator.claimed_folders import sweep_folders
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.errors import OrchestratorException
 from orchestrator.local.lifeline import watch_keeper
 from orchestrator.logging import configure_logging
 from orchestrator.recovery.reconciler import Reconciler
-from orchestrator.repository_cache import sweep_folders
 from orchestrator.settings import Settings
 from orchestrator.task_names import CONTROL_QUEUE
 from workers.agent_runner import AgentRunner
