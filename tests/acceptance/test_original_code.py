@@ -7,9 +7,11 @@ recorded to say; all else is real, on a local stack.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,6 +113,29 @@ def test_basic_usage(house: SimpleNamespace, task: Task, capsys: pytest.CaptureF
     assert len(set(folders)) == len(folders) == 3
 
 
+def test_each_line_of_its_log_has_its_counterpart(
+    house: SimpleNamespace, task: Task, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the figures are others, and threads, of which there are none. Which of two agents speaks first is open."""
+    caplog.set_level(logging.INFO, "orchestrator")
+    run_block("### Basic Usage", state_manager=StateManager(), task=task)
+    theirs = TEXT[TEXT.index("Example log output:") :].split("```")[1].replace(" agent threads", " agents").split("\n")
+    ours = [
+        f"[{record.levelname}] {record.getMessage()}"
+        for record in caplog.records
+        if record.name in {"orchestrator.coordinator", "orchestrator.state_manager"}
+    ]
+    lines = [line for line in theirs if line]
+    assert len(lines) == 14
+    missing = Counter(map(without_times, lines)) - Counter(map(without_times, ours))
+    assert not missing
+    assert [without_times(line) for line in (ours[0], ours[1], ours[-1])] == [lines[0], lines[1], lines[-1]]
+
+
+def without_times(line: str) -> str:
+    return re.sub(r"\d+\.\d+(s|x)", r"N\1", line)
+
+
 def said() -> str:
     lines = [line.removeprefix("stdout\t") for line in RECORDED.read_text().splitlines()]
     return str(json.loads(lines[-1])["result"])
@@ -180,6 +205,16 @@ def test_integration_option_1_direct(house: SimpleNamespace, task: Task) -> None
         _merge_subtask_results=lambda self, results: {"statuses": [result["status"] for result in results]},
     )
     assert whole.execute_task(100) == {"statuses": ["completed", "completed"]}
+
+
+def test_integration_option_1_leaves_a_small_task_to_a_single_agent(house: SimpleNamespace, task: Task) -> None:
+    whole = their_orchestrator(
+        "### Option 1: Direct Integration (Recommended)",
+        task,
+        _should_decompose_task=lambda self, found: False,
+        _execute_single_agent=lambda self, found: {"alone": found.title},
+    )
+    assert whole.execute_task(100) == {"alone": "Bookstore"}
 
 
 def test_integration_option_2_lazy(house: SimpleNamespace, task: Task) -> None:

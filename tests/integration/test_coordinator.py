@@ -81,6 +81,25 @@ def test_results_are_sorted_and_whole(fleet: TestFleet, repository: Path) -> Non
     assert [subtask.status for subtask in subtasks] == ["failed", "completed", "completed"]
 
 
+def test_the_status_of_each_subtask_follows_it(fleet: TestFleet, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    wait = f"until test -e {gate}; do sleep 0.02; done"
+    subtasks = [sh(1, wait), sh(2, f"{wait}; false"), sh(3, "true", group=2)]
+    coordinator = coordinator_of(fleet, max_retries=0)
+    assert {subtask.status for subtask in subtasks} == {"pending"}
+    caller = threading.Thread(target=coordinator.execute_parallel, args=(subtasks, "x"))
+    caller.start()
+    try:
+        wait_until(
+            lambda: [subtask.status for subtask in subtasks] == ["in_progress", "in_progress", "pending"],
+            "both agents of the first group are at work",
+        )
+    finally:
+        gate.touch()
+        caller.join()
+    assert [subtask.status for subtask in subtasks] == ["completed", "failed", "skipped"]
+
+
 def test_every_subtask_runs_and_never_more_than_the_limit_at_once(fleet: TestFleet) -> None:
     coordinator = coordinator_of(fleet, max_parallel_agents=2)
     results = coordinator.execute_parallel([sh(n, "sleep 0.05") for n in range(1, 8)], parent_task={"id": 71})
@@ -154,6 +173,9 @@ def test_the_record_of_a_group_run_is_true(fleet: TestFleet) -> None:
     two, one = state_manager.get_parallel_attempts("T-9")
     assert (two.subtask_ids, two.num_agents, two.failed_agent_count, two.success) == ((1, 2), 2, 1, False)
     assert (one.subtask_ids, one.num_agents, one.failed_agent_count, one.success) == ((3,), 1, 0, True)
+    assert (len(two.agent_ids), two.parallelization_strategy) == (2, "parallel_groups")
+    assert (two.fallback_to_sequential, two.conflict_detected, two.failure_reason is None) == (False, False, False)
+    assert two.started_at < two.completed_at <= one.started_at
     assert two.sequential_estimate_seconds == pytest.approx(results[0]["duration_seconds"])
     assert two.speedup_factor == pytest.approx(two.sequential_estimate_seconds / two.total_duration_seconds, rel=0.01)
     assert (two.parent_task_id, two.execution_metadata["context"]) == ("T-9", {"project_id": 4})
