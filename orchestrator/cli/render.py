@@ -62,6 +62,11 @@ def local_time(at: datetime) -> str:
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def short_time(at: datetime) -> str:
+    """The same for a narrow terminal: without the year and the seconds."""
+    return at.astimezone().strftime("%m-%d %H:%M")
+
+
 def seconds(value: float | None) -> float | None:
     """A duration as JSON carries it: seconds, to the millisecond."""
     return None if value is None else round(value, 3)

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from orchestrator.cli.commands.list_jobs import print_jobs
 from orchestrator.cli.render import counted, instant, print_json, print_table, shortened
+from orchestrator.state.views import JobLine
 from orchestrator.text import duration, first_line, in_one_line, plural, printable
 
 
@@ -82,6 +84,25 @@ def test_a_table_loses_nothing_to_a_pipe() -> None:
     assert first.endswith("long  ok")
     assert second == "22  short"
     assert header.split() == ["#", "title", "state"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_a_list_of_jobs_shows_titles_on_a_narrow_terminal_and_everything_in_a_pipe(width: int) -> None:
+    at = datetime(2026, 1, 2, 12, 0, 30).astimezone()
+    counts = {"completed": 1, "failed": 4, "timeout": 2, "skipped": 1}
+    job = JobLine("3f2a9c1b04d7", "The title", "completed", None, None, None, at, at, at, 275.0, counts)
+
+    def printed(*, is_terminal: bool) -> str:
+        output = io.StringIO()
+        print_jobs(Console(file=output, width=width, force_terminal=is_terminal, color_system=None), [job])
+        return output.getvalue()
+
+    shown = printed(is_terminal=True)
+    assert "The title" in shown
+    assert "01-02 12:00" in shown
+    assert ("2026-01-02 12:00:30" in shown) == (width >= 100)
+    piped = printed(is_terminal=False)
+    assert "2026-01-02 12:00:30  4 m 35 s  1 of 8, 4 failed, 2 timed out, 1 skipped  The title" in piped
 
 
 def test_a_table_fits_its_terminal() -> None:

@@ -9,6 +9,8 @@ import typer
 from orchestrator.cli.options import JsonOption
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from orchestrator.state.views import JobLine
 
 
@@ -31,21 +33,25 @@ def list_jobs(
     if as_json:
         print_json({"jobs": [documents.job_line(job) for job in jobs]})
     else:
-        _print(jobs)
+        from orchestrator.cli.render import console
+
+        print_jobs(console(), jobs)
 
 
-def _print(jobs: list[JobLine]) -> None:
-    from orchestrator.cli.render import STYLES, console, counted, local_time, print_table
+def print_jobs(to: Console, jobs: list[JobLine]) -> None:
+    """The table of jobs. On a terminal the counts and the times give way, so that titles can be seen."""
+    from orchestrator.cli.render import STYLES, counted, local_time, print_table, short_time
     from orchestrator.text import duration
 
     if not jobs:
         print("No jobs. `orchestrator run PLAN` makes one.")
         return
+    is_narrow = to.is_terminal and to.width < 100
     rows = [
         (
             job.id,
             _status(job),
-            local_time(job.created_at),
+            short_time(job.created_at) if is_narrow else local_time(job.created_at),
             duration(job.duration_seconds),
             counted(job.subtasks),
             job.title,
@@ -53,7 +59,8 @@ def _print(jobs: list[JobLine]) -> None:
         for job in jobs
     ]
     styles = STYLES | {"cancelling": "yellow", "paused": "yellow"}
-    print_table(console(), ("job", "status", "submitted", "time", "subtasks", "title"), rows, styles=styles)
+    headers = ("job", "status", "submitted", "time", "subtasks", "title")
+    print_table(to, headers, rows, styles=styles, longest={"subtasks": max(to.width // 5, 9)})
 
 
 def _status(job: JobLine) -> str:
