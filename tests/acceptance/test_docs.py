@@ -56,6 +56,16 @@ def anchors_of(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_the_pages_install_this_folder_and_all_that_their_plan_needs() -> None:
+    """By its path: under the project's name a registry may have somebody else's package."""
+    installs = [line for page in PAGES for line in re.findall(r"^pip install (.+)$", page.read_text(), re.MULTILINE)]
+    assert installs
+    assert all(line.startswith("'.[local") for line in installs)
+    extras = re.search(r"--editable '\.(\[.*\])'", (ROOT_OF_THE_PROJECT / "Makefile").read_text())
+    assert extras is not None
+    assert f"pip install '.{extras[1]}'" in (ROOT_OF_THE_PROJECT / "README.md").read_text()
+
+
 @pytest.mark.stack
 def test_the_plan_and_the_commands_of_the_readme_work() -> None:
     blocks = list(blocks_under_test(README))
