@@ -59,6 +59,7 @@ ALWAYS: Final = (
     ("advice.detachedHead", "false"),
 )
 OWN_REPOSITORIES: Final = (
+    ("fastimport.unpackLimit", "1"),  # one pack, without another program
     ("core.excludesFile", os.devnull),
     ("core.attributesFile", os.devnull),
     ("core.fileMode", "true"),

@@ -20,6 +20,7 @@ from orchestrator.commit_object import write_commit
 from orchestrator.errors import GitError, RepositoryError
 from orchestrator.fault_points import fault_point
 from orchestrator.git import empty_tree, last_line, run_git
+from orchestrator.merge.apart import CommitToMake, FileChange, changes_from, how_many_are_apart, make_commits
 from orchestrator.merge.conflicts import Conflict, MergeReport, read_merge_tree
 from orchestrator.push import Refusal, push
 from orchestrator.redaction import redact_url
@@ -75,6 +76,8 @@ class MergeWorkspace:
         borrow(self.path, objects=lenders.objects, commit=head)
         self._shown = empty_tree(head)
         self._attributes_stay = False
+        self._changes: dict[str, list[FileChange]] = {}
+        """Of each expected commit, against the head at that time."""
         self._parents: dict[str, list[str]] = {}
         """Commits that are to come and the head does not have → their parents; the head's own are not among them."""
 
@@ -111,12 +114,8 @@ class MergeWorkspace:
         wanted = "".join(f"{commit}\n" for commit in [f"^{head}", *commits])
         listing = run_git("rev-list", "--parents", "--stdin", cwd=self.path, input=wanted.encode()).text
         self._parents = {commit: parents for commit, *parents in map(str.split, listing.splitlines())}
-        # Where both sides have the same attributes files, so has their merge.
-        pairs = "".join(f"{commit} {head}\n" for commit in commits)
-        differ = ("diff-tree", "--stdin", "-r", "--no-renames", "--name-only", *ATTRIBUTES_ONLY)
-        found = run_git(*differ, cwd=self.path, input=pairs.encode(), env={"GIT_LITERAL_PATHSPECS": "0"}).stdout
-        self._show_attributes(head)
-        self._attributes_stay = not found
+        self._changes = changes_from(head, commits, self.path)
+        self._attributes_stay = False
 
     def contains(self, commit: str) -> bool:
         """Whether an expected commit is part of the head's history."""
@@ -128,10 +127,26 @@ class MergeWorkspace:
         while open_ones:
             open_ones.extend(self._parents.pop(open_ones.pop(), ()))
 
+    def merge_apart(self, head: str, attempts: Sequence[AttemptToMerge]) -> list[str]:
+        """Merge as many of the expected attempts, from the first one, as have nothing to do with each other onto the head
+        for which they are expected, and return the merge commits."""
+        commits = [attempt.commit for attempt in attempts]
+        number = how_many_are_apart(head, commits, self._changes, self._parents)
+        if number < 2:
+            return []
+        wanted = [
+            CommitToMake(attempt.commit, self._changes[attempt.commit], _message(attempt), _seconds(attempt))
+            for attempt in attempts[:number]
+        ]
+        return make_commits(head, wanted, self.path) or []
+
     def merge(self, head: str, commit: str) -> MergeReport:
         """Merge an expected commit in memory, by the head's attributes. Nothing is committed."""
         if not self._attributes_stay:
             self._show_attributes(head)
+            # Where both sides have the same attributes files, so has their merge.
+            changes = (change for changes in self._changes.values() for change in changes)
+            self._attributes_stay = not any(change.path.rpartition(b"/")[2] == ATTRIBUTES for change in changes)
         result = run_git(*("merge-tree", "--write-tree", "-z", "--messages", head, commit), cwd=self.path, check=False)
         if result.exit_code not in {0, 1}:
             raise GitError(
@@ -170,16 +185,12 @@ class MergeWorkspace:
 
     def commit_merge(self, tree: str, head: str, attempt: AttemptToMerge) -> str:
         """Commit a merged tree. Everything in the commit comes from the arguments, the date too."""
-        message = (
-            f"Merge subtask {attempt.subtask_id}: {' '.join(attempt.title.split())}\n\n"
-            f"{SUBTASK_TRAILER}: {attempt.subtask_id}\nAttempt: {attempt.ref}\n"
-        )
         return write_commit(
             self.path / ".git" / "objects",
             tree=tree,
             parents=[head, attempt.commit],
-            message=message,
-            seconds=int(attempt.finished_at.timestamp()),
+            message=_message(attempt),
+            seconds=_seconds(attempt),
         )
 
     def lend(self, new: str) -> None:
@@ -213,9 +224,18 @@ def merge_attempts(workspace: MergeWorkspace, *, attempts: Sequence[AttemptToMer
     conflicts: list[Conflict] = []
     if attempts:
         workspace.expect(head, [attempt.commit for attempt in attempts])
-    for attempt in sorted(attempts, key=lambda attempt: attempt.subtask_id):
+    in_order = sorted(attempts, key=lambda attempt: attempt.subtask_id)
+    new = [attempt for attempt in in_order if not workspace.contains(attempt.commit)]
+    made = dict(zip((attempt.subtask_id for attempt in new), workspace.merge_apart(head, new), strict=False))
+    for attempt in in_order:
         if workspace.contains(attempt.commit):
             merged.append(MergedAttempt(attempt.subtask_id, None))
+            continue
+        if attempt.subtask_id in made:
+            head = made[attempt.subtask_id]
+            workspace.note_merged(attempt.commit)
+            merged.append(MergedAttempt(attempt.subtask_id, head))
+            fault_point("between_merged_branches")
             continue
         report = workspace.merge(head, attempt.commit)
         if report.files:
@@ -227,6 +247,18 @@ def merge_attempts(workspace: MergeWorkspace, *, attempts: Sequence[AttemptToMer
         merged.append(MergedAttempt(attempt.subtask_id, head))
         fault_point("between_merged_branches")
     return MergeResult(head, tuple(merged), tuple(conflicts))
+
+
+def _message(attempt: AttemptToMerge) -> str:
+    title = " ".join(attempt.title.split())
+    return (
+        f"Merge subtask {attempt.subtask_id}: {title}\n\n"
+        f"{SUBTASK_TRAILER}: {attempt.subtask_id}\nAttempt: {attempt.ref}\n"
+    )
+
+
+def _seconds(attempt: AttemptToMerge) -> int:
+    return int(attempt.finished_at.timestamp())
 
 
 def begin_branch(workspace: MergeWorkspace, repo: str, branch: str, *, new: str, base_commit: str) -> None:

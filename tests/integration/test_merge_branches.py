@@ -17,7 +17,7 @@ from orchestrator import repository_cache
 from orchestrator.commit_object import write_commit
 from orchestrator.errors import GitError, RepositoryError
 from orchestrator.git import IDENTITY, GitResult, attempt_ref, run_git
-from orchestrator.merge import branches
+from orchestrator.merge import apart, branches
 from orchestrator.merge.branches import (
     AttemptToMerge,
     MergedAttempt,
@@ -70,13 +70,15 @@ class Bench:
             yield workspace
 
     def merge(self, *attempts: AttemptToMerge, head: str | None = None) -> MergeResult:
-        """Merge, push, and merge once more from nothing, with borrowed objects: the commits are the same."""
+        """Merge, push, and merge once more from nothing, with borrowed objects, each branch by git's own merge: the
+        commits are the same."""
         head = head or self.repository.head
         with self.workspace(*attempts, head=head) as workspace:
             result = merge_attempts(workspace, attempts=attempts, head=head)
             push_branch(workspace, str(self.repository.path), BRANCH, new=result.head, expected=self.branch_head())
         shutil.rmtree(self.cache.root)
-        with self.workspace(*attempts, head=head, form="{}") as workspace:
+        with self.workspace(*attempts, head=head, form="{}") as workspace, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(branches, "how_many_are_apart", lambda *_: 0)
             assert merge_attempts(workspace, attempts=attempts, head=head) == result
         return result
 
@@ -451,9 +453,20 @@ def test_many_attempts_all_arrive(bench: Bench) -> None:
     assert bench.repository.files(result.head) == {*BASE, *(f"file-{number}" for number in range(1, 21))}
 
 
-def test_each_branch_costs_one_program(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("fifth", "merges"),
+    [
+        ({"new-5": "1\n"}, []),
+        ({"new-1": "5\n"}, ["diff-tree", "merge-tree", "merge-base", "log", *["merge-tree"] * 5]),
+        ({"other": None}, ["diff-tree", *["merge-tree"] * 6]),
+    ],
+)
+def test_branches_that_are_apart_cost_one_program_and_others_one_each(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fifth: Files, merges: list[str]
+) -> None:
     """Ten branches are merged while the next group waits; what can be asked for all of them is asked once."""
-    attempts = [bench.attempt(number, {f"new-{number}": "1\n"}) for number in range(1, 11)]
+    files = {number: fifth if number == 5 else {f"new-{number}": "1\n"} for number in range(1, 11)}
+    attempts = [bench.attempt(number, work) for number, work in files.items()]
     ran: list[str] = []
 
     def count(*args: Any, **kwargs: Any) -> GitResult:
@@ -462,9 +475,45 @@ def test_each_branch_costs_one_program(bench: Bench, monkeypatch: pytest.MonkeyP
 
     with bench.workspace(*attempts) as workspace:
         monkeypatch.setattr(branches, "run_git", count)
+        monkeypatch.setattr(apart, "run_git", count)
         result = merge_attempts(workspace, attempts=attempts, head=bench.repository.head)
-    assert [merged.subtask_id for merged in result.merged] == list(range(1, 11))
-    assert ran == ["rev-list", "diff-tree", "diff-tree", *["merge-tree"] * 10]
+    conflicts = [conflict.subtask_id for conflict in result.conflicts]
+    assert conflicts == ([5] if "log" in merges else [])
+    assert [merged.subtask_id for merged in result.merged] == [n for n in range(1, 11) if n not in conflicts]
+    assert ran == ["rev-list", "diff-tree", "fast-import", *merges]
+
+
+def test_strange_names_and_modes_come_out_as_by_gits_own_merge(bench: Bench) -> None:
+    strange = 'a "quoted"\\ é \t\n name'
+    bench.repository.commit({"deep/folder/file": "1\n"})
+    attempts = [
+        bench.attempt(1, {strange: "1\n", f"{strange} too/in it": "1\n"}),
+        bench.attempt(2, {"deep/folder/file": "2\n", "deep/other": b"\0\xff"}),
+        bench.attempt(3, {".gitattributes": UNION}, shell="chmod +x text"),
+        bench.attempt(4, {}, shell="ln -s text link"),
+        bench.attempt(5, {"five": "5\n"}, shell="git commit --quiet --allow-empty -m first"),
+        bench.attempt(6, {}),
+    ]
+    with bench.workspace(*attempts) as workspace, pytest.MonkeyPatch.context() as patch:
+        patch.delattr(MergeWorkspace, "merge")
+        head = merge_attempts(workspace, attempts=attempts, head=bench.repository.head).head
+    assert bench.merge(*attempts).head == head
+    assert bench.repository.git("fsck", "--strict") == ""
+
+
+def test_an_attempt_from_an_older_head_is_no_stranger(bench: Bench) -> None:
+    late = bench.attempt(3, {"late": "3\n"})
+    head = bench.merge(bench.attempt(1, {"text": ONE}), bench.attempt(2, {"two": "2\n"})).head
+    result = bench.merge(late, bench.attempt(4, {"four": "4\n"}, base=head), head=head)
+    assert bench.repository.files(result.head) == {*BASE, "two", "late", "four"}
+    assert bench.repository.content(result.head, "text") + "\n" == ONE
+
+
+def test_work_on_top_of_anothers_is_no_stranger(bench: Bench) -> None:
+    first = bench.attempt(1, {"one": "1\n"})
+    second = bench.attempt(2, {"two": "2\n"}, base=first.commit)
+    result = bench.merge(first, second, bench.attempt(3, {"three": "3\n"}))
+    assert bench.repository.files(result.head) == {*BASE, "one", "two", "three"}
 
 
 @pytest.mark.parametrize("form", ["file://{}", "{}"])
