@@ -104,15 +104,12 @@ class RepositoryCache:
     def lend(self, lenders: Lenders, new: str, objects: Path) -> None:
         """Give the cache what `new` has beyond its own commits, as one whole pack: a worker here then has its base without
         a fetch. `objects` is the folder that has it. Nothing depends on it: who lacks a commit fetches it."""
+        if new in lenders.cached:
+            return
         wanted = "".join(f"{commit}\n" for commit in [new, *(f"^{commit}" for commit in lenders.cached)])
-        packed = run_git(
-            *("pack-objects", "--quiet", "--revs", "objects/pack/pack"),
-            cwd=lenders.cache,
-            input=wanted.encode(),
-            env={BORROWED: str(objects)},
-            check=False,
-        )
-        if packed.exit_code == 0:
+        pack = ("pack-objects", "--quiet", "--revs", "objects/pack/pack")
+        with suppress(GitError):
+            run_git(*pack, cwd=lenders.cache, input=wanted.encode(), env={BORROWED: str(objects)})
             self._seen_in(lenders.cache).add(new)
 
     def look_again(self, repo: str) -> None:
@@ -121,7 +118,7 @@ class RepositoryCache:
         path = self.root / f"{_cache_name(repo)}.git"
         with ExitStack() as writing:
             if _objects_on_this_machine(repo) and path.exists() and claim_now(path.with_suffix(".lock"), writing):
-                with suppress(GitError):
+                with suppress(GitError, OSError):
                     run_git(*FETCH, "--", repo, BRANCHES, cwd=path, user_config=True, nice=10)
                     run_git(*PACK_REFS, cwd=path, nice=10)
 

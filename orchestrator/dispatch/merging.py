@@ -126,13 +126,12 @@ def _merge(fleet: Fleet, claim: MergeClaim, work: GroupWork) -> MergeDone:
         ) as workspace,
     ):
         result = merge_attempts(workspace, attempts=work.to_merge, head=work.head)
-        if work.head == work.base_commit:
-            begin_branch(workspace, work.repo, work.branch, new=result.head, base_commit=work.head)
-        else:
-            push_branch(workspace, work.repo, work.branch, new=result.head, expected=work.head)
+        with workspace.lending(result.head):
+            if work.head == work.base_commit:
+                begin_branch(workspace, work.repo, work.branch, new=result.head, base_commit=work.head)
+            else:
+                push_branch(workspace, work.repo, work.branch, new=result.head, expected=work.head)
         fault_point("after_branch_push_before_record")
-        if result.head != work.head:
-            workspace.lend(result.head)
         merged = tuple(attempt.subtask_id for attempt in result.merged)
         check = None
         if claim.check_command and (merged or work.merged_before):

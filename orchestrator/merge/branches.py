@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -193,9 +194,17 @@ class MergeWorkspace:
             seconds=_seconds(attempt),
         )
 
-    def lend(self, new: str) -> None:
-        """Give this machine's cache what was merged: the next group begins there."""
-        self._cache.lend(self._lenders, new, self.path / ".git" / "objects")
+    @contextmanager
+    def lending(self, new: str) -> Iterator[None]:
+        """Give this machine's cache what was merged, beside the block, for the next group begins there. It is harmless
+        where nothing comes of the merge: no ref names it."""
+        objects = self.path / ".git" / "objects"
+        lending = threading.Thread(target=self._cache.lend, args=(self._lenders, new, objects), name="lending")
+        lending.start()
+        try:
+            yield
+        finally:
+            lending.join()
 
     def _show_attributes(self, head: str) -> None:
         """Make the attributes files in the work tree those of `head`; what is the same as before is not read again."""

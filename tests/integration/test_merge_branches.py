@@ -523,7 +523,8 @@ def test_this_machine_knows_what_was_merged_without_a_fetch(bench: Bench, tmp_pa
     attempts = [bench.attempt(number, {f"new-{number}": "1\n"}) for number in (1, 2)]
     with bench.workspace(*attempts, form=form) as workspace:
         head = merge_attempts(workspace, attempts=attempts, head=base).head
-        workspace.lend(head)
+        with workspace.lending(head):
+            pass
     bench.repository.path.rename(tmp_path / "away")
     cache = Repository(RepositoryCache(bench.cache.root).path_with(repo, [head]))
     assert cache.files(head) == {*BASE, "new-1", "new-2"}
@@ -543,8 +544,8 @@ def test_a_repository_on_this_machine_is_not_fetched_from(bench: Bench, monkeypa
         monkeypatch.setattr(repository_cache, "run_git", count)
     with bench.workspace(one, form="{}") as workspace:
         head = merge_attempts(workspace, attempts=[one], head=bench.repository.head).head
-        workspace.lend(head)
-        push_branch(workspace, str(bench.repository.path), BRANCH, new=head, expected=None)
+        with workspace.lending(head):
+            push_branch(workspace, str(bench.repository.path), BRANCH, new=head, expected=None)
     two = bench.attempt(2, {"new-2": "2\n"}, base=head)
     with bench.workspace(two, head=head, form="{}") as workspace:
         merged = merge_attempts(workspace, attempts=[two], head=head).head
