@@ -131,10 +131,8 @@ def end_job_if_idle(connection: Connection, job_id: str) -> bool:
     job = jobs.lock_job(connection, job_id)
     if job is None or job.cancel_requested_at is None:
         return False
-    merging = connection.execute(
-        text("SELECT 1 FROM groups WHERE job_id = :job_id AND status = 'merging'"), {"job_id": job_id}
-    ).first()
-    if merging:
+    groups.give_up_dead_merges(connection, job_id)
+    if groups.is_merging(connection, job_id):
         return False
     status = "cancelled" if job.reason == "cancelled" else "failed"
     error = WORDS_OF_THE_END[job.reason or "cancelled"]

@@ -107,6 +107,8 @@ class Reconciler:
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
         self._merges = ThreadPoolExecutor(max_workers=2, thread_name_prefix="rescued-merge")
         self._merging: set[tuple[str, int]] = set()
+        self._owed: list[outbox.Message] = []
+        """What the moves of one look have released: committed, and not yet published."""
         self._expire_from = 0.0
         self._clock_is_ahead: float | None = None
         """The database's clock less ours, in seconds; None where it is not known."""
@@ -114,7 +116,7 @@ class Reconciler:
             "message": self._publish,
             "lease": self._expire_leases,
             "retry": self._release,
-            "provider": lambda _: admission.admit(self._fleet),
+            "provider": self._admit,
             "deadline": self._pass_deadline,
             "ending": self._end,
             "budget": self._stop_spending,
@@ -151,7 +153,12 @@ class Reconciler:
             rows = connection.execute(_STANDS_STILL, after).all()
         self._watch_the_clocks(began, float(rows[0].clock))
         findings = [Finding(row.kind, row.job_id or "", row.number or 0) for row in rows if row.kind is not None]
-        self._each(findings, self._move)
+        try:
+            self._each(findings, self._move)
+        finally:
+            # At once, and last: a broker that does not answer takes its time, and nothing else waits for it.
+            owed, self._owed = self._owed, []
+            self._fleet.publish(owed)
         return findings
 
     def _move(self, finding: Finding) -> None:
@@ -194,15 +201,18 @@ class Reconciler:
 
     def _publish(self, _finding: Finding) -> None:
         with self._fleet.engine.connect() as connection:
-            messages = outbox.due(connection)
-        self._fleet.publish(messages)
+            self._owed += outbox.due(connection)
 
     def _release(self, finding: Finding) -> None:
         with self._fleet.engine.begin() as connection:
             if jobs.lock_job(connection, finding.job_id) is None:
                 return
             messages = jobs.release(connection, finding.job_id)
-        self._fleet.publish(messages)
+        self._owed += messages
+
+    def _admit(self, _finding: Finding) -> None:
+        for messages in admission.admit(self._fleet):
+            self._owed += messages
 
     def _pass_deadline(self, finding: Finding) -> None:
         end_job(self._fleet, finding.job_id, "deadline")
@@ -214,7 +224,7 @@ class Reconciler:
     def _stop_spending(self, finding: Finding) -> None:
         with self._fleet.engine.begin() as connection:
             messages = stop_spending(self._fleet, connection, finding.job_id)
-        self._fleet.publish(messages)
+        self._owed += messages
 
     def _merge(self, finding: Finding) -> None:
         """A merge may take minutes, so it has a thread of its own, one a group."""
@@ -265,7 +275,7 @@ class Reconciler:
             ends.end_attempt(connection, lease.job_id, ended)
             messages = jobs.release(connection, lease.job_id)
             end_job_if_idle(connection, lease.job_id)
-        self._fleet.publish(messages)
+        self._owed += messages
         log.warning(
             "Worker %s lost subtask %d of job %s.",
             lease.worker,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from unittest.mock import patch
 
 import pytest
@@ -17,6 +17,7 @@ from sqlalchemy import Engine, event, text
 from orchestrator.dispatch.dispatcher import start_job
 from orchestrator.recovery import reconciler as reconciler_module
 from orchestrator.recovery.reconciler import Reconciler
+from orchestrator.state import outbox
 from orchestrator.state.leases import OUTAGE_LEASES
 from orchestrator.state.transitions import claims
 from tests.support.fleet import TestFleet, open_fleet
@@ -165,6 +166,34 @@ def test_a_job_whose_row_is_held_keeps_no_other_waiting(database: str, broker: s
         reconciler.stop()
     finally:
         fleet.close()
+
+
+def test_the_net_publishes_once_a_look_and_after_everything_else(
+    fleet: TestFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that stands still takes ten seconds to say so: no deadline waits for that, nor for each of many leases."""
+    claimed(fleet, 3)
+    late = fleet.submit({"title": "Late", "deadline": "1h", "subtasks": [shell(1, "true")]})
+    reconciler = settled(fleet)
+    with fleet.client.engine.begin() as connection:
+        connection.execute(text(EXPIRE))
+        for change in (
+            "outbox SET due_at = clock_timestamp() - interval '1 h' WHERE job_id",
+            "jobs SET deadline_at = clock_timestamp() WHERE id",
+        ):
+            connection.execute(text(f"UPDATE {change} = :id"), {"id": late})
+    published: list[tuple[int, str]] = []
+    publish = outbox.publish
+
+    def watched(*args: Any, **kwargs: Any) -> int:
+        published.append((len(args[2]), fleet.job(late)["status"]))
+        return publish(*args, **kwargs)
+
+    monkeypatch.setattr(outbox, "publish", watched)
+    reconciler.tick()
+    assert fleet.rows(STATES) == [{"status": "worker_lost"}] * 3
+    assert published == [(4, "failed")], "three retries, and the start of the job that ended meanwhile"
+    reconciler.stop()
 
 
 STATES: Final = "SELECT status FROM attempts"

@@ -11,7 +11,9 @@ from sqlalchemy import text
 
 from orchestrator.dispatch.dispatcher import start_job
 from orchestrator.dispatch.merging import merge_group
+from orchestrator.dispatch.steering import end_job
 from orchestrator.outcomes import Outcome
+from orchestrator.recovery.reconciler import Reconciler
 from orchestrator.state.transitions import claims, groups, jobs
 from orchestrator.state.transitions.ends import AttemptEnd
 from orchestrator.supervisor import StopSignal
@@ -63,6 +65,27 @@ def test_no_merge_begins_between_a_cancellations_looks(fleet: TestFleet) -> None
         groups.end_groups(connection, job_id, "cancelled", "the job was cancelled")
     merge.join()
     assert (fleet.job(job_id)["status"], group_of(fleet, job_id)["status"]) == ("cancelled", "cancelled")
+
+
+@pytest.mark.parametrize("reason", ["cancelled", "deadline"])
+def test_a_job_ends_though_its_dispatcher_died_in_a_merge(fleet: TestFleet, reason: str) -> None:
+    """Nobody begins the merge of a job that is to end again, so nobody may wait for it either."""
+    job_id = fleet.submit({"title": "Dead", "subtasks": [shell(1, "true")]})
+    start_job(fleet.client, job_id)
+    end_all(fleet, job_id)
+    with fleet.client.engine.begin() as connection:
+        assert groups.claim_merge(connection, job_id, 1, token="t", lease_seconds=60.0, woken_by="callback")
+    end_job(fleet.client, job_id, reason)
+    reconciler = Reconciler(fleet.client)
+    reconciler.tick()
+    assert group_of(fleet, job_id)["status"] == "merging", "it has its time"
+    with fleet.client.engine.begin() as connection:
+        connection.execute(text("UPDATE groups SET merge_lease_expires_at = clock_timestamp()"))
+    reconciler.tick()
+    job = fleet.job(job_id)
+    assert (job["status"], job["reason"]) == ("cancelled" if reason == "cancelled" else "failed", reason)
+    assert group_of(fleet, job_id)["status"] == "cancelled"
+    reconciler.stop()
 
 
 def test_a_merge_that_can_never_be_made_says_why_and_ends_the_job(database: str, broker: str, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ changes more than one row of a job locks the job's row first (`lock_job`), so th
               pending → running, unmerged work only groups.resume_group
               pending → failed, nothing could run   groups.fail_group
               running → merging                     groups.claim_merge
-              merging → running                     groups.put_off, groups.send_back (which reopens subtasks)
+              merging → running                     groups.put_off, groups.send_back (which reopens subtasks),
+                                                    groups.give_up_dead_merges
               merging → completed, failed           groups.finish_group
               pending, running → skipped, cancelled groups.end_groups
               completed, failed, … → pending        groups.reopen_groups     (reopens)

@@ -141,6 +141,34 @@ def renew_merge(connection: Connection, token: str, lease_seconds: float) -> tup
     return (row is not None, row is not None and row.ending)
 
 
+def give_up_dead_merges(connection: Connection, job_id: str) -> None:
+    """merging → running, where the lease has expired, in a job that is to end: its row is locked. Nobody begins such a merge
+    again, and whoever comes back late finds the lease gone."""
+    numbers = connection.execute(
+        text(
+            "UPDATE groups SET status = 'running', merge_token = NULL, merge_lease_expires_at = NULL"
+            " WHERE job_id = :job_id AND status = 'merging' AND merge_lease_expires_at < clock_timestamp() RETURNING number"
+        ),
+        {"job_id": job_id},
+    )
+    for number in numbers.scalars():
+        record_event(
+            connection,
+            "group.merge_put_off",
+            job_id,
+            group_number=number,
+            error="its dispatcher was not heard of any more",
+        )
+
+
+def is_merging(connection: Connection, job_id: str) -> bool:
+    """Whether a dispatcher merges a group of the job."""
+    row = connection.execute(
+        text("SELECT 1 FROM groups WHERE job_id = :job_id AND status = 'merging'"), {"job_id": job_id}
+    ).first()
+    return row is not None
+
+
 _LEAVE_MERGING = text(
     """
     UPDATE groups
