@@ -17,8 +17,10 @@ import shlex
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
@@ -28,6 +30,7 @@ from orchestrator.errors import ConfigurationError, GitError, RepositoryError
 from orchestrator.git_credentials import kept_apart
 from orchestrator.process_list import COOKIE_VARIABLE
 from orchestrator.redaction import redact_url
+from orchestrator.supervisor import StopSignal
 
 OLDEST_GIT: Final = (2, 38)
 """The first with `git merge-tree --write-tree`."""
@@ -159,7 +162,8 @@ def run_git(
     if on_start is not None:
         on_start(process)
     try:
-        stdout, stderr_bytes = process.communicate(input, timeout=timeout_seconds)
+        with _ending_on_request(process):
+            stdout, stderr_bytes = process.communicate(input, timeout=timeout_seconds)
     except subprocess.TimeoutExpired as error:
         raise GitError(
             f"git {_subcommand(args)} did not end within {timeout_seconds:g} s.",
@@ -174,6 +178,36 @@ def run_git(
     if check and process.returncode != 0:
         raise failure(args, result, cwd)
     return result
+
+
+@contextmanager
+def until_stopped(stop: StopSignal, *, patience_seconds: float = 0.0) -> Iterator[None]:
+    """Inside it git does not outlive the signal by more than that: a remote that does not answer would be waited for, for
+    up to an hour. A command that is ended so raises `GitError`. Holds for this thread alone."""
+    before = _stopping.set((stop, patience_seconds))
+    try:
+        yield
+    finally:
+        _stopping.reset(before)
+
+
+_stopping: Final[ContextVar[tuple[StopSignal, float] | None]] = ContextVar("stopping", default=None)
+
+
+@contextmanager
+def _ending_on_request(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    asked = _stopping.get()
+    if asked is None:
+        yield
+        return
+    stop, patience_seconds = asked
+    end = threading.Timer(patience_seconds, _kill_group, (process,))
+    end.daemon = True
+    try:
+        with stop.reacting(end.start):
+            yield
+    finally:
+        end.cancel()
 
 
 def failure(args: Sequence[str | Path], result: GitResult, cwd: Path | None) -> GitError:
@@ -440,6 +474,11 @@ def _environment(user_config: bool) -> dict[str, str]:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    _kill_group(process)
     process.communicate()
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    if process.returncode is None:  # else its number may be somebody else's by now
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -14,8 +14,8 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -50,6 +50,7 @@ class StopSignal:
         self._lock = threading.Lock()
         self._reason: str | None = None
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._reactions: list[Callable[[], None]] = []
 
     @property
     def reason(self) -> str | None:
@@ -62,6 +63,22 @@ class StopSignal:
             if self._reason is None and self._descriptor >= 0:
                 self._reason = reason
                 os.eventfd_write(self._descriptor, 1)
+                for reaction in self._reactions:
+                    reaction()
+
+    @contextmanager
+    def reacting(self, reaction: Callable[[], None]) -> Iterator[None]:
+        """Call `reaction` when the signal is set, at once where it is set already, and not any more once the block is left.
+        It is called in the thread of whoever sets the signal, and must not wait for anything."""
+        with self._lock:
+            self._reactions.append(reaction)
+            if self._reason is not None:
+                reaction()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._reactions.remove(reaction)
 
     def fileno(self) -> int:
         return self._descriptor

@@ -11,7 +11,7 @@ from typing import Final
 from orchestrator.check import run_check
 from orchestrator.errors import ConfigurationError, DatabaseUnavailable, GitError, OrchestratorException
 from orchestrator.fault_points import fault_point
-from orchestrator.git import NETWORK_TIMEOUT_SECONDS, attempt_ref
+from orchestrator.git import attempt_ref, until_stopped
 from orchestrator.outcomes import COUNTED_AGAINST_RETRIES, RESUMED_AFTER, Outcome
 from orchestrator.plan.model import ResolvedSubtask
 from orchestrator.push import Refusal
@@ -29,7 +29,7 @@ from workers.attempt import Attempt
 from workers.briefing import brief
 from workers.checkpointing import PUSH_SECONDS, keep_for_the_next
 from workers.judgement import DEADLINE, judge, stopped, words_of_red
-from workers.recording import record
+from workers.recording import LEAVING_PATIENCE_SECONDS, record
 from workers.resuming import resumption, taken_up
 from workers.run_program import run_program, seconds_left
 from workers.workspace import Workspace
@@ -37,6 +37,8 @@ from workers.workspace import Workspace
 log = logging.getLogger(__name__)
 
 REMOTE_RETRY_SECONDS: Final = 2.0
+LONGEST_PUSH_SECONDS: Final = 120.0
+"""Of work that is nice to have: a retry waits for it."""
 _WORK_IS_KEPT: Final = {
     *(Outcome.COMPLETED, Outcome.TURN_LIMIT, Outcome.BUDGET_EXCEEDED),
     *(COUNTED_AGAINST_RETRIES | RESUMED_AFTER) - {Outcome.WORKER_LOST},
@@ -124,16 +126,17 @@ def _prepare(
     deadline = time.monotonic() + runner.settings.unreachable_grace_seconds
     while True:
         try:
-            return resources.enter_context(
-                runner.workspaces.prepare(
-                    job_id=claim.job_id,
-                    subtask_id=claim.subtask_id,
-                    attempt_number=claim.number,
-                    repo=claim.repo,
-                    base_commit=claim.base_commit,
-                    earlier=earlier,
+            with until_stopped(stop):
+                return resources.enter_context(
+                    runner.workspaces.prepare(
+                        job_id=claim.job_id,
+                        subtask_id=claim.subtask_id,
+                        attempt_number=claim.number,
+                        repo=claim.repo,
+                        base_commit=claim.base_commit,
+                        earlier=earlier,
+                    )
                 )
-            )
         except GitError as error:
             if time.monotonic() >= deadline or stop.reason or claim.deadline_passed:
                 raise
@@ -252,7 +255,8 @@ def _push(attempt: Attempt, commit: str, ref: str) -> Refusal | None:
     while True:
         problem: Refusal | GitError | None
         try:
-            problem = attempt.runner.pushes.push(attempt.workspace, commit, ref)
+            with until_stopped(attempt.stop, patience_seconds=LEAVING_PATIENCE_SECONDS):
+                problem = attempt.runner.pushes.push(attempt.workspace, commit, ref)
         except GitError as error:
             if time.monotonic() >= deadline or attempt.stop.reason:
                 raise
@@ -269,8 +273,8 @@ def _with_what_could_be_pushed(attempt: Attempt, end: AttemptEnd, commit: str, r
     """The work of an unhappy end is pushed as well. It is nice to have: nobody waits for it."""
     problem: Refusal | GitError | None
     try:
-        patience = PUSH_SECONDS if attempt.stop.reason else NETWORK_TIMEOUT_SECONDS
-        problem = attempt.workspace.push(commit, ref, timeout_seconds=patience)
+        with until_stopped(attempt.stop, patience_seconds=PUSH_SECONDS):
+            problem = attempt.workspace.push(commit, ref, timeout_seconds=LONGEST_PUSH_SECONDS)
     except GitError as error:
         problem = error
     if problem is None:

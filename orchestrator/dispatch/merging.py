@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
@@ -21,6 +21,7 @@ from orchestrator.dispatch.group_work import GroupWork, claim_group_work
 from orchestrator.dispatch.next_step import MergedGroup, Proceed, SendBack, next_step
 from orchestrator.errors import BadInput, DatabaseUnavailable, LeaseLost, OrchestratorException
 from orchestrator.fault_points import fault_point
+from orchestrator.git import until_stopped
 from orchestrator.ledger import BUDGET_EXCEEDED
 from orchestrator.merge.branches import MergeWorkspace, begin_branch, merge_attempts, push_branch
 from orchestrator.merge.conflicts import Conflict
@@ -34,6 +35,9 @@ from orchestrator.state.transitions.groups import GroupRunRecord, MergeClaim
 from orchestrator.supervisor import StopSignal
 
 log = logging.getLogger(__name__)
+
+STOPPED_GIT_SECONDS: Final = 30.0
+"""What a push gets to its end when nobody wants the merge any more: one that is cut off may have arrived, or not."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ def _merge(fleet: Fleet, claim: MergeClaim, work: GroupWork) -> MergeDone:
         return MergeDone(head=work.head, merged=tuple(attempt.subtask_id for attempt in work.to_merge))
     with (
         _lease_kept(fleet, claim) as stop,
+        until_stopped(stop, patience_seconds=STOPPED_GIT_SECONDS),
         MergeWorkspace.open(
             fleet.settings.workspaces_dir,
             fleet.repositories,

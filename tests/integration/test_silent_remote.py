@@ -1,0 +1,101 @@
+"""A remote that takes the connection and says nothing holds up nobody who is asked to stop."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from orchestrator.dispatch.steering import cancel_job
+from orchestrator.errors import GitError
+from orchestrator.git import run_git, until_stopped
+from orchestrator.supervisor import StopSignal
+from tests.support.fleet import TestFleet
+from tests.support.repositories import new_repository, shell
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.stack
+
+
+class Silence:
+    """Listens, takes every connection, and never answers."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"git://127.0.0.1:{self._listener.getsockname()[1]}/repository"
+        self.callers: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                self.callers.append(self._listener.accept()[0])
+            except OSError:
+                return
+
+    def close(self) -> None:
+        self._listener.close()
+        for caller in self.callers:
+            caller.close()
+
+
+@pytest.fixture
+def silence() -> Iterator[Silence]:
+    one = Silence()
+    yield one
+    one.close()
+
+
+def test_git_ends_with_the_signal_or_its_patience_later_and_before_that_nobody_ends_it(silence: Silence) -> None:
+    with StopSignal() as stop:
+        errors: list[GitError] = []
+
+        def ask(patience_seconds: float) -> None:
+            try:
+                with until_stopped(stop, patience_seconds=patience_seconds):
+                    run_git("ls-remote", "--", silence.url, cwd=None)
+            except GitError as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=ask, args=(patience,)) for patience in (0.0, 0.2)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(silence.callers) == len(threads), "both wait for an answer")
+        assert errors == []
+        stop.set("cancelled")
+        for thread in threads:
+            thread.join()
+        ask(0.0)  # and whoever comes later
+        assert len(errors) == 3
+
+
+def test_a_cancelled_job_does_not_wait_for_a_clone(fleet: TestFleet, silence: Silence, tmp_path: Path) -> None:
+    repository = new_repository(tmp_path / "repository")
+    job_id = fleet.submit({"title": "Silent", "repo": str(repository), "subtasks": [shell(1, "true")]})
+    with fleet.client.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET repo = :url"), {"url": silence.url})
+    fleet.start_dispatcher()
+    fleet.start_worker()
+    wait_until(lambda: silence.callers, "the worker asks for the repository")
+    cancel_job(fleet.client, job_id)
+    assert fleet.wait_for_end(job_id, timeout_seconds=30)["status"] == "cancelled"
+    fleet.stop("worker")
+
+
+def test_a_worker_that_is_asked_to_stop_does_not_wait_for_a_clone(
+    fleet: TestFleet, silence: Silence, tmp_path: Path
+) -> None:
+    repository = new_repository(tmp_path / "repository")
+    job_id = fleet.submit({"title": "Silent", "repo": str(repository), "subtasks": [shell(1, "true")]})
+    with fleet.client.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET repo = :url"), {"url": silence.url})
+    fleet.start_dispatcher()
+    fleet.start_worker()
+    wait_until(lambda: silence.callers, "the worker asks for the repository")
+    fleet.stop("worker")
+    rows = fleet.rows("SELECT status FROM attempts WHERE job_id = :id", id=job_id)
+    assert [row["status"] for row in rows] == ["interrupted"]
