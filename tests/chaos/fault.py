@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from tests.chaos.world import SLOTS, World
+
+FAKETIME: Final = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+
+
+def why_no_other_clock() -> str | None:
+    return None if FAKETIME else "libfaketime is not installed"
 
 
 @dataclass(frozen=True)

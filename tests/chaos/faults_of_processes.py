@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 import psutil
@@ -14,13 +13,12 @@ import psutil
 from orchestrator.local.postgres import SUPERUSER
 from orchestrator.process_list import COOKIE_VARIABLE
 from orchestrator.process_tree import HELPERS
-from tests.chaos.fault import Fault
+from tests.chaos.fault import FAKETIME, Fault, why_no_other_clock
 from tests.chaos.world import DISPATCHERS, LONG, SIZE, SLOTS, WORKERS, World
 from tests.support.island import SHORE, why_no_island
 from tests.support.waiting import wait_until
 
 ISLANDER: Final = "worker-c"
-FAKETIME: Final = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
 def kill_worker(world: World, job_id: str) -> bool:
@@ -198,10 +196,6 @@ def _end(world: World, name: str, number: int) -> bool:
     return True
 
 
-def _why_no_other_clock() -> str | None:
-    return None if FAKETIME else "libfaketime is not installed"
-
-
 FAULTS: Final = (
     Fault(kill_worker, costs=("worker_lost",)),
     Fault(kill_dispatcher),
@@ -212,7 +206,7 @@ FAULTS: Final = (
     Fault(freeze_dispatcher_past_its_lease),
     Fault(kill_guard),
     Fault(kill_agent, costs=("failed",), most=1),
-    Fault(clock_an_hour_off, prepare=_set_a_clock, why_not=_why_no_other_clock),
+    Fault(clock_an_hour_off, prepare=_set_a_clock, why_not=why_no_other_clock),
     Fault(one_way_partition, costs=("worker_lost",), prepare=_move_to_the_island, why_not=why_no_island),
     Fault(poison_task, after_the_job=True),
 )

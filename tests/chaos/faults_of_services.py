@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Final
 
 import psutil
 import psycopg
 import redis
 
-from tests.chaos.fault import Fault
+from tests.chaos.fault import FAKETIME, Fault, why_no_other_clock
 from tests.chaos.world import World
 from tests.support.waiting import wait_until
 
@@ -107,17 +108,26 @@ def drop_database_connections(world: World, job_id: str) -> bool:
 
 def no_connection_is_left(world: World, job_id: str) -> bool:
     """Somebody else takes every connection of the database: those that are free, and the fleet's own."""
-    until = time.monotonic() + world.rng.uniform(1.0, 4.0)
-    refused = False
+    seconds = world.rng.uniform(1.0, 4.0)
     drop_database_connections(world, job_id)
     with ExitStack() as taken:
+        try:
+            wait_until(lambda: not _take_connection(world, taken), "no connection is left", timeout_seconds=30)
+        except AssertionError:
+            return False
+        until = time.monotonic() + seconds
         while time.monotonic() < until:
-            try:
-                taken.enter_context(psycopg.connect(world.services.postgres.url, autocommit=True))
-            except psycopg.OperationalError:
-                refused = True
+            if not _take_connection(world, taken):
                 time.sleep(0.05)
-    return refused
+    return True
+
+
+def _take_connection(world: World, taken: ExitStack) -> bool:
+    try:
+        taken.enter_context(psycopg.connect(world.services.postgres.url, autocommit=True))
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def hold_the_jobs_row(world: World, job_id: str) -> bool:
@@ -126,6 +136,29 @@ def hold_the_jobs_row(world: World, job_id: str) -> bool:
         connection.execute("SELECT 1 FROM jobs WHERE id = %s FOR UPDATE", (job_id,))
         time.sleep(world.rng.uniform(1.0, 12.0))
     return True
+
+
+def _give_the_database_a_clock(world: World) -> None:
+    server = world.services.postgres
+    _clock(world).write_text("+0")
+    _clock(world).chmod(0o644)
+    server.variables |= {
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME_TIMESTAMP_FILE": str(_clock(world)),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    server.restart()
+
+
+def clock_of_the_database_jumps(world: World, job_id: str) -> bool:
+    """An hour ahead, and it stays there, as when the machine has slept: no lease is lost, no agent ended."""
+    _clock(world).write_text("+1h")
+    return True
+
+
+def _clock(world: World) -> Path:
+    return world.services.postgres.server.folder / "clock"
 
 
 def lose_commit_replies(world: World, job_id: str) -> bool:
@@ -160,6 +193,7 @@ FAULTS: Final = (
     Fault(drop_database_connections),
     Fault(no_connection_is_left),
     Fault(hold_the_jobs_row),
+    Fault(clock_of_the_database_jumps, prepare=_give_the_database_a_clock, why_not=why_no_other_clock),
     Fault(lose_commit_replies),
     Fault(remote_away),
 )

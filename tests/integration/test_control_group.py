@@ -9,17 +9,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
 from orchestrator import control_group
+from orchestrator.plan.model import Limits
 from orchestrator.supervisor import StopSignal, supervise
 from tests.support.escaped import wait_until_gone
 from tests.support.fleet import TestFleet, open_fleet
 from tests.support.repositories import shell
 from tests.support.waiting import wait_until
+from workers.limits import LimitsKeeper, Meter
 
 pytestmark = pytest.mark.stack
 
@@ -180,3 +183,58 @@ def test_the_kernel_enforces_limits(
     (attempt,) = fleet_in_group.rows("SELECT status, error FROM attempts WHERE job_id = :id", id=job_id)
     assert attempt["status"] == "resource_limit"
     assert words in attempt["error"]
+
+
+@pytest.mark.parametrize(
+    ("controller", "command", "limits", "words"),
+    [
+        (
+            "memory",
+            "head -c 300M /dev/zero | tail -c 300M | wc -c",
+            Limits(memory="100MiB", processes=None),
+            "of memory, the limit is 100.0 MiB",
+        ),
+        (
+            "pids",
+            "for n in $(seq 40); do sleep 600 & done; wait",
+            Limits(memory=None, processes=20),
+            "wanted more than 20 processes",
+        ),
+    ],
+)
+def test_the_kernels_verdict_is_the_reason_of_the_end(
+    base: str, tmp_path: Path, controller: str, command: str, limits: Limits, words: str
+) -> None:
+    """Without a fleet, so that it runs on any kernel that has the controllers, however slow."""
+    if controller not in Path(base, "cgroup.controllers").read_text().split():
+        pytest.skip(f"the controller {controller} belongs to another hierarchy here")
+    assert control_group.find_base(base) == base
+    group = control_group.make(base, "cookie", memory_bytes=limits.memory_bytes, processes=limits.processes)
+    keeper = LimitsKeeper()
+    with StopSignal() as stop:
+        meter = Meter("cookie", limits, stop, group=group)
+
+        @contextmanager
+        def oversee(pid: int) -> Iterator[None]:
+            meter.sessions.add(pid)
+            yield
+            meter.look_back()
+
+        with keeper.watching(meter):
+            supervise(
+                ["bash", "-c", command],
+                cwd=tmp_path,
+                env=dict(os.environ),
+                timeout_seconds=100,
+                idle_timeout_seconds=None,
+                kill_grace_seconds=1.0,
+                on_line=lambda *_: None,
+                stop=stop,
+                cookie="cookie",
+                group=group,
+                oversee=oversee,
+            )
+        assert stop.reason is not None
+        assert words in stop.reason
+    assert control_group.members(group) == []
+    keeper.close()

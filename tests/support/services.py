@@ -105,6 +105,8 @@ class PostgresService(Service):
         super().__init__()
         self.server: Postgres = prepare_postgres(folders, folders.make_run())
         self.server.initialise()
+        self.variables: dict[str, str] = {}
+        """What the server itself sees at its next start, and not whoever starts it under its account."""
 
     @property
     def url(self) -> str:
@@ -143,7 +145,7 @@ class PostgresService(Service):
     def _spawn_here(self) -> subprocess.Popen[bytes]:
         with self._log().open("ab") as log:
             return subprocess.Popen(
-                self.server.command(),
+                self._command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -151,6 +153,12 @@ class PostgresService(Service):
                 cwd=self.server.folder,
                 start_new_session=True,
             )
+
+    def _command(self) -> list[str]:
+        command = self.server.command()
+        place = command.index(str(self.server.programs / "postgres"))
+        said = [f"{name}={value}" for name, value in self.variables.items()]
+        return [*command[:place], *(["/usr/bin/env", *said] if said else []), *command[place:]]
 
     def _is_ready(self) -> bool:
         return self.server.is_ready(self.pid)
