@@ -56,7 +56,8 @@ class Advertising:
 
 
 def look_for(name: str, path: str | None, settings: Settings) -> AgentVersion:
-    """The program of an agent as an attempt would find it here, or why there would be none."""
+    """The program of an agent as an attempt would find it here, or why there would be none. One at a `path` is looked for,
+    and not run: whoever reaches the broker may ask, and the broker decides nothing of what runs here."""
     try:
         agent = agent_class(name, settings)
     except ConfigurationError as error:
@@ -64,7 +65,7 @@ def look_for(name: str, path: str | None, settings: Settings) -> AgentVersion:
     program = path or agent.program
     if agent.program is None or program is None:
         return AgentVersion(found=True, supported=True)
-    return program_version(program, agent.oldest_version, ask=bool(agent.oldest_version))
+    return program_version(program, agent.oldest_version, ask=bool(agent.oldest_version) and path is None)
 
 
 def _document(wanted: Wanted, look: Future[AgentVersion]) -> dict[str, Any]:

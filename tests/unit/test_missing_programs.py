@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from orchestrator.settings import load_settings
 from orchestrator.task_names import queues_of_worker
 from tests.support.plans import plan, subtask
 from tests.support.waiting import wait_until
-from workers.advertising import Advertising
+from workers.advertising import Advertising, look_for
 
 CLAUDE = Need("claude-code", None, frozenset())
 
@@ -93,12 +94,25 @@ def test_a_slow_program_holds_up_nobody_and_is_told_when_it_has_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.advertising.PATIENCE_SECONDS", 0.0)
-    gate, file = tmp_path / "gate", tmp_path / "claude"
-    file.write_text(f'#!/bin/bash\nuntil [ -e {gate} ]; do sleep 0.02; done\necho "2.1.330 (Claude Code)"\n')
-    file.chmod(0o755)
-    advertising = Advertising(load_settings())
-    wanted = [("claude-code", str(file))]
+    gate = tmp_path / "gate"
+    stand_in(tmp_path, f"until [ -e {gate} ]; do sleep 0.02; done")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    advertising, wanted = Advertising(load_settings()), [("claude-code", None)]
     assert [one["looking"] for one in advertising.answer(wanted)] == [True]
     gate.touch()
     told = wait_until(lambda: [one for one in advertising.answer(wanted) if not one["looking"]], "it has answered")
     assert [(one["version"], one["supported"]) for one in told] == [("2.1.330", True)]
+
+
+def test_a_program_at_a_path_is_looked_for_and_not_run(tmp_path: Path) -> None:
+    file = stand_in(tmp_path, f"touch {tmp_path}/ran")
+    here, elsewhere = (look_for("claude-code", path, load_settings()) for path in (str(file), "/nowhere/claude"))
+    assert (here.found, here.supported, elsewhere.found) == (True, True, False)
+    assert not (tmp_path / "ran").exists()
+
+
+def stand_in(folder: Path, does: str) -> Path:
+    file = folder / "claude"
+    file.write_text(f'#!/bin/bash\n{does}\necho "2.1.330 (Claude Code)"\n')
+    file.chmod(0o755)
+    return file
