@@ -18,7 +18,7 @@ _SETTINGS_INTRODUCTION: Final = """\
 # Settings
 
 What every process of a fleet is told from outside. Each setting is a variable `ORCHESTRATOR_…` or, in lower case and
-without the prefix, a key of `orchestrator.toml` in the working directory (`ORCHESTRATOR_CONFIG` names another file). A
+without the prefix, a key of `orchestrator.toml` in the working directory (`ORCHESTRATOR_CONFIG` names another file, which has to be there). A
 command's option wins over the variable, the variable over the file, the file over the default. A value that can't be used
 is a one-line error before anything starts.
 

@@ -6,6 +6,7 @@ directory (or the file named by `ORCHESTRATOR_CONFIG`), the defaults below.
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -23,7 +24,8 @@ from pydantic_settings import (
 from orchestrator.errors import ConfigurationError
 from orchestrator.prices import Price
 
-CONFIG_VARIABLE: Final = "ORCHESTRATOR_CONFIG"
+PREFIX: Final = "ORCHESTRATOR_"
+CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
 CONFIG_FILE: Final = "orchestrator.toml"
 
 
@@ -50,7 +52,7 @@ CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 class Settings(BaseSettings):
     """Everything that a process of the fleet is told from outside."""
 
-    model_config = SettingsConfigDict(env_prefix="ORCHESTRATOR_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     broker_url: str | None = Field(
         None, description="Redis or Valkey, as redis://[:password@]host:port/0 or redis+socket://path"
@@ -157,12 +159,20 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = Path(os.environ.get(CONFIG_VARIABLE, CONFIG_FILE))
+        file = Path(os.environ.get(CONFIG_VARIABLE) or CONFIG_FILE)
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file))
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings of this process. Raises `ConfigurationError` that names each wrong value."""
+    """The settings of this process. Raises `ConfigurationError` that names each wrong value, and where the file is missing
+    that `ORCHESTRATOR_CONFIG` names: whoever names one wants the fleet in it, and no stack of this machine."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named and not Path(named).is_file():
+        raise ConfigurationError(
+            f"There is no settings file {named}, which {CONFIG_VARIABLE} names.",
+            context={"file": named},
+            recovery="Correct the path, or unset the variable.",
+        )
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
@@ -170,13 +180,27 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError(
             f"The settings can't be used: {wrong}.", recovery="See ORCHESTRATOR_* variables and orchestrator.toml."
         ) from error
-    except ValueError as error:  # TOML that is no TOML
-        file = os.environ.get(CONFIG_VARIABLE, CONFIG_FILE)
+    except (ValueError, OSError) as error:  # TOML that is no TOML; a file that may not be read
+        file = named or CONFIG_FILE
         raise ConfigurationError(
             f"The settings file {file} can't be read: {error}.",
             context={"file": file},
             recovery=f"Mend it, or name another one in {CONFIG_VARIABLE}.",
         ) from error
+
+
+def misspelt_variables() -> dict[str, str]:
+    """Variables of this process that look like a setting's and are none, each with the one that was probably meant.
+
+    They can't be errors: agents' programs and containers have variables of their own that begin so.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    close = {
+        name: difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.85)
+        for name in os.environ
+        if name.startswith(PREFIX) and name not in known
+    }
+    return {name: meant[0] for name, meant in close.items() if meant}
 
 
 def _in_words(error: ErrorDetails) -> str:

@@ -42,11 +42,21 @@ def check_everything() -> list[Check]:
         settings = load_settings()
     except OrchestratorException as error:
         return [*checks, _failed("settings", error)]
-    checks.append(Check("settings", "ok", f"state folder {settings.state_dir}, {settings.slots} slots a worker"))
+    checks.append(check_settings(settings))
     checks.append(check_state_folder(settings))
     checks.extend(check_services(settings))
     checks.extend(check_agents(settings))
     return checks
+
+
+def check_settings(settings: Settings) -> Check:
+    """They are sound, or there would be none; a variable that was misspelt is ignored without a word."""
+    from orchestrator.settings import misspelt_variables
+
+    if misspelt := misspelt_variables():
+        names = ", ".join(f"{name} (did you mean {meant}?)" for name, meant in sorted(misspelt.items()))
+        return Check("settings", "warn", f"no settings are {names}", "Correct or unset them: they have no effect.")
+    return Check("settings", "ok", f"state folder {settings.state_dir}, {settings.slots} slots a worker")
 
 
 def check_git() -> Check:
