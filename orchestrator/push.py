@@ -55,11 +55,13 @@ def push(
     return Refusal(redact_url(refused.split("\t")[-1]), " ".join(line for line in lines if line))
 
 
-def push_new(repo: str, commits: Mapping[str, str], *, cwd: Path, lenders: Sequence[Path]) -> bool:
+def push_new(
+    repo: str, commits: Mapping[str, str], *, cwd: Path, lenders: Sequence[Path], timeout_seconds: float
+) -> bool:
     """Push many new refs at once: ref → its commit, as `push` does each with nothing expected. `lenders` are `objects`
     folders that `cwd` borrows for it.
 
-    False where one of them is not there afterwards: which of them are, and why, is asked with `push`.
+    False where one of them may not be there afterwards: which of them are, and why, is asked with `push`.
     """
     leases = [f"--force-with-lease={ref}:" for ref in commits]
     specs = [f"{commit}:{ref}" for ref, commit in commits.items()]
@@ -70,7 +72,7 @@ def push_new(repo: str, commits: Mapping[str, str], *, cwd: Path, lenders: Seque
             env={"GIT_ALTERNATE_OBJECT_DIRECTORIES": os.pathsep.join(map(str, lenders))},
             check=False,
             user_config=True,
-            timeout_seconds=NETWORK_TIMEOUT_SECONDS,
+            timeout_seconds=timeout_seconds,
         )
     except GitError:
         return False

@@ -18,6 +18,8 @@ from workers.workspace import Workspace
 PATIENCE_SECONDS: Final = 2.0
 """Who has waited so long for another's push goes alone, beside it: that one may be large, or its hook slow."""
 MOST_AT_ONCE: Final = 100
+TOGETHER_SECONDS: Final = 30.0
+"""A company that takes longer breaks up: alone, each ends with its own attempt's signal."""
 
 
 class Pushes:
@@ -101,6 +103,7 @@ def _push_together(company: Sequence[_Push]) -> None:
         {one.ref: one.commit for one in company},
         cwd=first.record,
         lenders=[one.workspace.record / "objects" for one in company[1:]],
+        timeout_seconds=TOGETHER_SECONDS,
     )
     for one in company:
         one.pushed = pushed
