@@ -240,18 +240,15 @@ def merge_attempts(workspace: MergeWorkspace, *, attempts: Sequence[AttemptToMer
         if workspace.contains(attempt.commit):
             merged.append(MergedAttempt(attempt.subtask_id, None))
             continue
-        if attempt.subtask_id in made:
-            head = made[attempt.subtask_id]
-            workspace.note_merged(attempt.commit)
-            merged.append(MergedAttempt(attempt.subtask_id, head))
-            fault_point("between_merged_branches")
-            continue
-        report = workspace.merge(head, attempt.commit)
-        if report.files:
-            others = workspace.subtasks_behind(head, attempt.commit, report.paths)
-            conflicts.append(Conflict(attempt.subtask_id, others, report.files))
-            continue
-        head = workspace.commit_merge(report.tree, head, attempt)
+        merge_commit = made.get(attempt.subtask_id)
+        if merge_commit is None:
+            report = workspace.merge(head, attempt.commit)
+            if report.files:
+                others = workspace.subtasks_behind(head, attempt.commit, report.paths)
+                conflicts.append(Conflict(attempt.subtask_id, others, report.files))
+                continue
+            merge_commit = workspace.commit_merge(report.tree, head, attempt)
+        head = merge_commit
         workspace.note_merged(attempt.commit)
         merged.append(MergedAttempt(attempt.subtask_id, head))
         fault_point("between_merged_branches")
