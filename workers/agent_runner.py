@@ -10,9 +10,9 @@ from orchestrator.dispatch.fleet import Fleet
 from orchestrator.errors import DatabaseUnavailable
 from orchestrator.state.engine import translated
 from orchestrator.state.log_chunks import write_log_chunks
-from orchestrator.state.together import Together
 from orchestrator.state.transitions import claims
 from orchestrator.state.transitions.claims import Claim, Wanted
+from orchestrator.together import Together
 from workers.agents.protocol import Agent, AgentConfig
 from workers.agents.registry import agent_class
 from workers.checkpoint_keeper import CheckpointKeeper

@@ -19,11 +19,11 @@ from orchestrator.settings import Settings
 from orchestrator.state.engine import translated
 from orchestrator.state.one_trip import in_one_trip
 from orchestrator.state.outbox import Message
-from orchestrator.state.together import Together
 from orchestrator.state.transitions import ends, jobs, subtasks
 from orchestrator.state.transitions.claims import Claim
 from orchestrator.state.transitions.ends import AttemptEnd, Ended
 from orchestrator.supervisor import StopSignal
+from orchestrator.together import Together
 from workers.judgement import INTERRUPTED, LEASE_LOST
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,6 @@ from orchestrator.push import Refusal
 from orchestrator.repository_cache import RepositoryCache
 from tests.support.git_checkout import Repository
 from tests.support.waiting import wait_until
-from workers import pushes as module
 from workers.pushes import Pushes
 from workers.workspace import Workspace, Workspaces
 
@@ -61,8 +60,8 @@ class Crowd:
         return first
 
     def open_the_gate(self, *, when_waiting: int) -> None:
-        (line,) = self.pushes._lines.values()
-        wait_until(lambda: len(line.waiting) == when_waiting, f"{when_waiting} wait for the first")
+        waiting = self.pushes._together._waiting.values()
+        wait_until(lambda: sum(map(len, waiting)) == when_waiting, f"{when_waiting} wait for the first")
         self._gate.unlink()
 
     @property
@@ -131,7 +130,7 @@ def test_nobody_fails_because_anothers_work_is_gone(crowd: Crowd) -> None:
 
 def test_nobody_waits_for_long(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one's push may be large, or its hook slow."""
-    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(crowd.pushes._together, "_patience_seconds", 0.01)
     first = crowd.hold_the_first()
     second = crowd.push(1)
     wait_until(lambda: crowd.came == [1, 1], "the second has come to the gate as well")

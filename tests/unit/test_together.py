@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from orchestrator.state.together import Together
+from orchestrator.together import Together
 from tests.support.waiting import wait_until
 
 
@@ -95,4 +95,25 @@ def test_a_crowd_is_answered_each_with_its_own(doubler: Doubler, double: Togethe
         answers = list(pool.map(lambda number: double(str(number % 3), number), range(100, 400)))
     assert answers == [2 * number for number in range(100, 400)]
     assert sum(len(numbers) for _, numbers in doubler.begun) == 300
+    assert double._waiting == {}
+
+
+def test_who_has_waited_long_enough_goes_alone(doubler: Doubler) -> None:
+    double: Together[str, int, int] = Together(doubler, shared=(), patience_seconds=0.01)
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(double, "a", 1)
+        wait_until(lambda: doubler.begun == [("a", [1])], "the first one is under way")
+        second = pool.submit(double, "a", 2)
+        wait_until(lambda: doubler.begun[1:] == [("a", [2])], "the second one goes beside it")
+        doubler.gate.set()
+        assert [first.result(30), second.result(30)] == [2, 4]
+    assert double._waiting == {}
+
+
+def test_no_line_is_left_without_a_leader_by_those_who_lose_patience(doubler: Doubler) -> None:
+    doubler.gate.set()
+    double: Together[str, int, int] = Together(doubler, shared=(), patience_seconds=0.0001)
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda number: double("a", number), range(1000, 3000), timeout=60))
+    assert answers == [2 * number for number in range(1000, 3000)]
     assert double._waiting == {}

@@ -1,7 +1,7 @@
 """Calls that come while one like them is under way are made together, as the next one.
 
 What many threads ask of the database at the same moment so costs one transaction, with one commit and one wait for
-the disk. Nobody waits for company: the first to come goes alone.
+the disk; what they push to a repository, one connection. Nobody waits for company: the first to come goes alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ class Together(Generic[Key, Request, Answer]):
     """`make(key, requests)` answers requests in their order, in whichever of the callers' threads; one at a time a key.
 
     `shared` are the errors that say nothing of a single request, such as a database that is away: all who asked get
-    them. After any other error each request is made alone, so that nobody fails for another's.
+    them. After any other error each request is made alone, so that nobody fails for another's. Who has waited for
+    `patience_seconds` for others' requests (None: for ever) makes its own alone, beside them.
     """
 
     def __init__(
@@ -27,9 +28,11 @@ class Together(Generic[Key, Request, Answer]):
         make: Callable[[Key, Sequence[Request]], Sequence[Answer]],
         *,
         shared: tuple[type[Exception], ...],
+        patience_seconds: float | None = None,
     ) -> None:
         self._make = make
         self._shared = shared
+        self._patience_seconds = patience_seconds
         self._lock = threading.Lock()
         self._waiting: dict[Key, list[_Call[Request, Answer]]] = {}
         """By keys that somebody is making; who waits first leads next."""
@@ -41,11 +44,25 @@ class Together(Generic[Key, Request, Answer]):
             leads = key not in self._waiting
             waiting = self._waiting.setdefault(key, [])
             waiting.append(call)
-        if not leads:
-            call.woken.acquire()
+        if not leads and not self._is_woken(key, call):
+            self._answer(key, [call])
         if not call.is_answered:
             self._lead(key, call)
         return call.result()
+
+    def _is_woken(self, key: Key, call: _Call[Request, Answer]) -> bool:
+        """Wait until the call is answered, or first in line. False: its patience is at an end, and nobody has taken it
+        along."""
+        if call.woken.acquire(timeout=-1 if self._patience_seconds is None else self._patience_seconds):
+            return True
+        with self._lock:
+            # Who is first in line is woken under the lock: the line must not lose its next leader.
+            if call.woken.acquire(blocking=False):
+                return True
+            if call in self._waiting.get(key, ()):
+                self._waiting[key].remove(call)
+                return False
+        return call.woken.acquire()
 
     def _lead(self, key: Key, own: _Call[Request, Answer]) -> None:
         with self._lock:
@@ -54,11 +71,12 @@ class Together(Generic[Key, Request, Answer]):
             self._answer(key, calls)
         finally:
             with self._lock:
-                waiting = self._waiting[key]
-                if not waiting:
+                # The next leader first: it has the database to keep busy.
+                if waiting := self._waiting[key]:
+                    waiting[0].woken.release()
+                else:
                     del self._waiting[key]
-            # The next leader first: it has the database to keep busy.
-            for call in [*waiting[:1], *calls]:
+            for call in calls:
                 if call is not own:
                     call.woken.release()
 
