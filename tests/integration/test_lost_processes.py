@@ -61,6 +61,39 @@ def test_a_worker_that_is_asked_to_stop_gives_its_work_back_at_once(fleet: TestF
     assert fleet.subtasks(job_id)[1]["failures"] == 0
 
 
+def test_a_worker_that_is_asked_to_stop_lets_its_agents_end_within_the_drain(fleet: TestFleet, tmp_path: Path) -> None:
+    """And takes nothing new: what is released meanwhile waits for another worker."""
+    begun, gate = tmp_path / "begun", tmp_path / "gate"
+    fleet.start_dispatcher()
+    leaving = fleet.start_worker("leaving", ORCHESTRATOR_DRAIN_SECONDS="600")
+    subtasks = [shell(1, f"touch {begun}; until test -e {gate}; do sleep 0.1; done"), shell(2, "true", group=2)]
+    job_id = fleet.submit({"title": "Drain", "subtasks": subtasks})
+    wait_until(begun.exists, "the agent runs")
+    leaving.send_signal(signal.SIGTERM)
+    wait_until(lambda: "Warm shutdown" in (tmp_path / "leaving.log").read_text(), "the worker has heard")
+    gate.touch()
+    leaving.wait(timeout=30)
+    assert fleet.subtasks(job_id)[1]["status"] == "completed"
+    fleet.start_worker("heir")
+    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    rows = fleet.rows("SELECT subtask_id, status, worker FROM attempts WHERE job_id = :id ORDER BY id", id=job_id)
+    assert [tuple(row.values()) for row in rows] == [(1, "completed", "leaving@test"), (2, "completed", "heir@test")]
+
+
+def test_a_second_signal_cuts_the_drain_short(fleet: TestFleet, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    fleet.start_dispatcher()
+    leaving = fleet.start_worker("leaving", ORCHESTRATOR_DRAIN_SECONDS="600")
+    job_id = fleet.submit({"title": "Hurry", "subtasks": [shell(1, f"touch {begun}; sleep 600")]})
+    wait_until(begun.exists, "the agent runs")
+    leaving.send_signal(signal.SIGTERM)
+    wait_until(lambda: "Warm shutdown" in (tmp_path / "leaving.log").read_text(), "the worker has heard")
+    assert fleet.subtasks(job_id)[1]["status"] == "in_progress"
+    fleet.stop("leaving", signal.SIGTERM)
+    rows = fleet.rows("SELECT status FROM attempts WHERE job_id = :id", id=job_id)
+    assert [row["status"] for row in rows] == ["interrupted"]
+
+
 def test_a_dispatcher_killed_in_a_merge_is_replaced(fleet: TestFleet, repository: Path, tmp_path: Path) -> None:
     mark = tmp_path / "checking"
     fleet.start_dispatcher("doomed")

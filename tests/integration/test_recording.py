@@ -59,6 +59,33 @@ def test_a_check_ends_at_the_jobs_deadline_also_while_the_database_is_away(
     assert fleet.subtasks(job_id)[1]["status"] == "cancelled"
 
 
+@pytest.mark.parametrize("away", ["postgres", "redis_server"])
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [({"timeout": "6s"}, "timeout"), ({"idle_timeout": "6s"}, "timeout"), ({"deadline": "8s"}, "cancelled")],
+    ids=["timeout", "idle_timeout", "deadline"],
+)
+def test_an_agents_clocks_run_while_a_service_is_away(
+    fleet: TestFleet, tmp_path: Path, request: pytest.FixtureRequest, away: str, limits: dict[str, str], status: str
+) -> None:
+    server = request.getfixturevalue(away)
+    sleeper, begun = "sleep 987.6522", tmp_path / "begun"
+    fleet.start_dispatcher()
+    fleet.start_worker()
+    wait_until(lambda: "worker@test ready" in (tmp_path / "worker.log").read_text(), "the worker is ready")
+    of_job = {key: value for key, value in limits.items() if key == "deadline"}
+    of_subtask = {key: value for key, value in limits.items() if key != "deadline"}
+    subtask = shell(1, f"touch {begun}; (setsid {sleeper} &); {sleeper}", **of_subtask)
+    job_id = fleet.submit({"title": "Clocks", "max_retries": 0, **of_job, "subtasks": [subtask]})
+    wait_until(begun.exists, "the agent runs")
+    server.stop()
+    wait_until(lambda: processes_with(sleeper) == [], "its whole tree has ended")
+    assert not server.is_running()
+    server.start()
+    assert fleet.wait_for_end(job_id)["status"] == "failed"
+    assert fleet.subtasks(job_id)[1]["status"] == status
+
+
 def test_no_agent_starts_once_the_deadline_has_passed(fleet: TestFleet, tmp_path: Path) -> None:
     """Its remote came back too late: an agent that is ended at once would have cost its first request."""
     repository, begun = new_repository(tmp_path / "repository"), tmp_path / "begun"
