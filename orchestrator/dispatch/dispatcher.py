@@ -56,6 +56,14 @@ def begin_next_group(fleet: Fleet, connection: Connection, job_id: str) -> list[
     return []
 
 
+def begin_group_if_idle(fleet: Fleet, connection: Connection, job_id: str) -> list[Message]:
+    """`begin_next_group` for a running job in which no group is under way. Locks the job's row."""
+    job = jobs.lock_job(connection, job_id)
+    if job is None or job.status != "running" or job.steered_to_its_end or groups.is_under_way(connection, job_id):
+        return []
+    return begin_next_group(fleet, connection, job_id)
+
+
 def _dispatch_group(
     fleet: Fleet, connection: Connection, job: jobs.Job, number: int, header: Sequence[HeaderTask]
 ) -> list[Message]:
@@ -132,7 +140,7 @@ def end_job_if_idle(connection: Connection, job_id: str) -> bool:
     if job is None or job.cancel_requested_at is None:
         return False
     groups.give_up_dead_merges(connection, job_id)
-    if groups.is_merging(connection, job_id):
+    if groups.is_under_way(connection, job_id, ("merging",)):
         return False
     status = "cancelled" if job.reason == "cancelled" else "failed"
     error = WORDS_OF_THE_END[job.reason or "cancelled"]

@@ -10,6 +10,7 @@
     a spent budget with something left to start    refusing that
     a group all final and not merged, or a merge   calling the merge
     whose dispatcher died
+    a job in which no group is under way           beginning its next group
 
 A healthy fleet costs it one query a tick.
 """
@@ -26,7 +27,7 @@ from typing import Final, TypeVar
 
 from sqlalchemy import text
 
-from orchestrator.dispatch.dispatcher import end_job_if_idle, stop_spending
+from orchestrator.dispatch.dispatcher import begin_group_if_idle, end_job_if_idle, stop_spending
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.dispatch.merging import merge_group
 from orchestrator.dispatch.steering import end_job
@@ -84,6 +85,10 @@ _STANDS_STILL = text(
                  SELECT FROM subtasks s
                  WHERE s.job_id = g.job_id AND s.group_number = g.number
                    AND (s.finished_at IS NULL OR s.finished_at > clock_timestamp() - make_interval(secs => :grace)))))
+    UNION ALL
+    SELECT 'group', id, NULL FROM jobs
+    WHERE status = 'running' AND cancel_requested_at IS NULL
+      AND NOT EXISTS (SELECT FROM groups g WHERE g.job_id = jobs.id AND g.status IN ('running', 'merging'))
     ) AS found ON true
     """
 )
@@ -121,6 +126,7 @@ class Reconciler:
             "ending": self._end,
             "budget": self._stop_spending,
             "merge": self._merge,
+            "group": self._begin_group,
         }
 
     def start(self) -> None:
@@ -224,6 +230,13 @@ class Reconciler:
     def _stop_spending(self, finding: Finding) -> None:
         with self._fleet.engine.begin() as connection:
             messages = stop_spending(self._fleet, connection, finding.job_id)
+        self._owed += messages
+
+    def _begin_group(self, finding: Finding) -> None:
+        """Each transaction that ends a group begins the next one, so this finds nothing, unless somebody's hand, or a
+        version that did otherwise, was at the rows."""
+        with self._fleet.engine.begin() as connection:
+            messages = begin_group_if_idle(self._fleet, connection, finding.job_id)
         self._owed += messages
 
     def _merge(self, finding: Finding) -> None:

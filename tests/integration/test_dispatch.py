@@ -106,3 +106,19 @@ def test_the_net_leaves_a_fresh_message_to_whoever_released_it(fleet: TestFleet)
     (row,) = fleet.rows("SELECT publish_count FROM outbox WHERE job_id = :id AND subtask_id = 1", id=job_id)
     assert row["publish_count"] == 2
     reconciler.stop()
+
+
+def test_a_running_job_without_any_group_under_way_gets_its_next_one(fleet: TestFleet) -> None:
+    """No transaction leaves one like that; the net finds it all the same, once."""
+    job_id = fleet.submit({"title": "Idle", "subtasks": [shell(1, "true")]})
+    with fleet.client.engine.begin() as connection:
+        jobs.lock_job(connection, job_id)
+        assert jobs.start_job(connection, job_id)  # half of what `dispatcher.start_job` does
+    reconciler = Reconciler(fleet.client)
+    assert [finding.kind for finding in reconciler.tick()] == ["group"]
+    assert reconciler.tick() == []
+    assert len(fleet.rows("SELECT 1 FROM group_runs WHERE job_id = :id", id=job_id)) == 1
+    fleet.start_worker()
+    fleet.start_dispatcher()
+    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    reconciler.stop()

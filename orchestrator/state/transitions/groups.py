@@ -161,10 +161,11 @@ def give_up_dead_merges(connection: Connection, job_id: str) -> None:
         )
 
 
-def is_merging(connection: Connection, job_id: str) -> bool:
-    """Whether a dispatcher merges a group of the job."""
+def is_under_way(connection: Connection, job_id: str, states: Sequence[str] = ("running", "merging")) -> bool:
+    """Whether a group of the job is in one of these states."""
     row = connection.execute(
-        text("SELECT 1 FROM groups WHERE job_id = :job_id AND status = 'merging'"), {"job_id": job_id}
+        text("SELECT 1 FROM groups WHERE job_id = :job_id AND status = ANY(:states)"),
+        {"job_id": job_id, "states": list(states)},
     ).first()
     return row is not None
 
