@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the job failed, 2 bad input, 3 a service can't be reached,
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -40,6 +41,8 @@ from orchestrator.cli.commands.workers import workers
 from orchestrator.errors import OrchestratorException, PlanError, ProposalError
 
 BUG = 1
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""A disk that is full, or what the user may use of it: no fault of ours."""
 DEBUG_VARIABLE = "ORCHESTRATOR_DEBUG"
 
 app = typer.Typer(
@@ -144,6 +147,10 @@ def fault_lines(error: PlanError | ProposalError) -> list[str]:
 def _tell_bug(error: Exception) -> int:
     if os.environ.get(DEBUG_VARIABLE):
         raise error
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        print(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        print("  Free some, or write what is printed somewhere else.", file=sys.stderr)
+        return BUG
     words = f"{type(error).__name__}: {error}".splitlines()[0]
     print(f"error: this is a fault of orchestrator itself: {words}", file=sys.stderr)
     print(f"  Set {DEBUG_VARIABLE}=1 to see where it happened, and report it.", file=sys.stderr)
@@ -154,6 +161,8 @@ def _flushed(code: int) -> int:
     """A reader that has gone away (`| head`) is no error, and nothing is said about it at the interpreter's end."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        # What is still in the buffer would be tried again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return code if isinstance(error, BrokenPipeError) else _tell_bug(error)
     return code

@@ -206,6 +206,27 @@ def test_a_reader_that_left_is_no_error(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("words", [("validate", "--schema"), ("validate", "plan.yaml")])
+def test_a_full_disk_is_no_fault_of_ours(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Little output fails when it is flushed at the end, much of it in the midst of the command."""
+    (tmp_path / "plan.yaml").write_text("title: A\nsubtasks: [{subtask_id: 1, title: A, description: x}]\n")
+    program = [sys.executable, "-m", "orchestrator", *words]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            program,
+            cwd=tmp_path,
+            env=inherited,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: No space left on device\n  Free some, or write what is printed somewhere else.\n"
+
+
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     # What makes a program slow to start: it would cost every call, also of shell completion.
     script = (
