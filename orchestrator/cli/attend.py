@@ -99,10 +99,11 @@ def attend(
         say(_farewell(job_id, cancelled=cancel is not None))
         raise
     except LocalStackError:
-        say(
-            f"Job {job_id} is stored. `orchestrator up` starts the local stack again and goes on with it, "
-            f"`orchestrator status {job_id}` shows it, `orchestrator cancel {job_id}` ends it."
-        )
+        say(_stored(job_id))
+        raise
+    except BrokenPipeError:
+        # As with any program whose reader has gone (`| head`) this is the end of it, but not of the job.
+        say(f"Nobody reads any more. {_stored(job_id)}")
         raise
     except ServiceUnavailable:
         say(f"Job {job_id} is stored and goes on when its services are back: orchestrator status {job_id}")
@@ -137,6 +138,13 @@ def _cancel(view: ProgressView, cancel: Callable[[], object]) -> None:
         cancel()
     except OrchestratorException as error:
         view.note(f"The job could not be cancelled: {error.message} Ctrl-C again leaves it as it is.")
+
+
+def _stored(job_id: str) -> str:
+    return (
+        f"Job {job_id} is stored. `orchestrator up` starts the local stack again and goes on with it, "
+        f"`orchestrator status {job_id}` shows it, `orchestrator cancel {job_id}` ends it."
+    )
 
 
 def _farewell(job_id: str, *, cancelled: bool) -> str:

@@ -115,6 +115,25 @@ def test_a_killed_keeper_ends_the_command_and_the_user_hears_how_to_go_on(termin
     assert json.loads(terminal.run("status", told.group(1), "--json"))["job"]["status"] == "running"
 
 
+def test_a_reader_that_leaves_a_run_hears_where_its_job_is(terminal: TerminalWithPlan) -> None:
+    gate = terminal.folder / "gate"
+    wait = f"until test -e {gate}; do sleep 0.02; done"
+    first = QUICK.replace("echo hello", f"{wait}; sleep 600")
+    second = QUICK.splitlines()[-1].replace("subtask_id: 1", "subtask_id: 2").replace("echo hello", wait)
+    process = terminal.start("run", "plan.yaml", plan=f"{first}{second}\n")
+    terminal.read_until(process, "starts on")
+    assert process.stdout is not None
+    process.stdout.close()
+    gate.touch()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    assert process.wait(timeout=60) == 1
+    assert "Traceback" not in err
+    told = re.search(r"Nobody reads any more\. Job (\w{12}) is stored\.", err)
+    assert told is not None, err
+    assert json.loads(terminal.run("status", told.group(1), "--json"))["job"]["status"] == "running"
+
+
 def test_a_job_without_a_dispatcher_is_stored_and_retried_to_its_end(terminal: TerminalWithPlan) -> None:
     said = terminal.run("submit", "plan.yaml")
     assert "no dispatcher and no worker answers" in said
