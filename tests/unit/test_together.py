@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -110,10 +111,13 @@ def test_who_has_waited_long_enough_goes_alone(doubler: Doubler) -> None:
     assert double._waiting == {}
 
 
-def test_no_line_is_left_without_a_leader_by_those_who_lose_patience(doubler: Doubler) -> None:
-    doubler.gate.set()
-    double: Together[str, int, int] = Together(doubler, shared=(), patience_seconds=0.0001)
+def test_no_line_is_left_without_a_leader_by_those_who_lose_patience() -> None:
+    def double_slowly(_key: str, numbers: Sequence[int]) -> list[int]:
+        time.sleep(0.0005)  # as long as their patience: it ends just when one of them is woken to lead
+        return [2 * number for number in numbers]
+
+    double: Together[str, int, int] = Together(double_slowly, shared=(), patience_seconds=0.0005)
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda number: double("a", number), range(1000, 3000), timeout=60))
-    assert answers == [2 * number for number in range(1000, 3000)]
+        answers = list(pool.map(lambda number: double("a", number), range(3000), timeout=60))
+    assert answers == [2 * number for number in range(3000)]
     assert double._waiting == {}
