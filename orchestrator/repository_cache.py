@@ -119,8 +119,8 @@ class RepositoryCache:
         with ExitStack() as writing:
             if _objects_on_this_machine(repo) and path.exists() and claim_now(path.with_suffix(".lock"), writing):
                 with suppress(GitError, OSError):
-                    run_git(*FETCH, "--", repo, BRANCHES, cwd=path, user_config=True, nice=10)
-                    run_git(*PACK_REFS, cwd=path, nice=10)
+                    run_git(*FETCH, "--", repo, BRANCHES, cwd=path, user_config=True, nice=5)
+                    run_git(*PACK_REFS, cwd=path, nice=5)
 
     def _seen_in(self, path: Path) -> set[str]:
         try:

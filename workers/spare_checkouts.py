@@ -1,8 +1,9 @@
 """Clean checkouts that are made while agents are at work: the next attempt takes one instead of waiting for its own.
 
 A large repository's checkout takes seconds, and those of a group that begins all at once wait for each other. While the
-agents work the machine often has time to spare, so one thread makes as many as there are agents at work on the
-repository, one after the other, at the lowest priority.
+agents work the machine often has time to spare, so one thread makes as many as agents have been at work on the
+repository at once, one after the other, at the lowest priority. It goes on when they have ended: the next group, or the
+next job, begins as many again.
 
 A spare is in a claimed folder of its own, which no agent is told of; it is removed when its repository has not been used
 for some minutes, when the worker ends, and, where that was killed, by the sweep of the next start.
@@ -67,6 +68,8 @@ class SpareCheckouts:
         self._kept: list[_Kept] = []
         """Oldest first."""
         self._at_work: Counter[Source] = Counter()
+        self._at_once: Counter[Source] = Counter()
+        """The most that have been at work since it came into use."""
         self._used_at: dict[Source, float] = {}
         self._fastest: dict[Source, float] = {}
         """How long its fastest checkout took: that of a busy moment says little of a repository."""
@@ -84,7 +87,10 @@ class SpareCheckouts:
     ) -> Iterator[None]:
         """Make `checkout`, from a spare where there is one; inside the block an agent is at work on the repository."""
         with self._changed:
+            if not self._is_in_use(source):
+                del self._at_once[source]
             self._at_work[source] += 1
+            self._at_once[source] = max(self._at_once[source], self._at_work[source])
         try:
             if not self._take(checkout, source, base_commit, branch):
                 began = time.monotonic()
@@ -153,11 +159,14 @@ class SpareCheckouts:
             return False
         source = self._wish.source
         ready = sum(kept.source == source for kept in self._kept)
-        return ready < min(self._at_work[source], self._most)
+        return self._is_in_use(source) and ready < min(self._at_once[source], self._most)
 
     def _unused(self) -> list[_Kept]:
-        long_ago = time.monotonic() - UNUSED_SECONDS
-        return [kept for kept in self._kept if not self._at_work[kept.source] and self._used_at[kept.source] < long_ago]
+        return [kept for kept in self._kept if not self._is_in_use(kept.source)]
+
+    def _is_in_use(self, source: Source) -> bool:
+        used_at = self._used_at.get(source, -UNUSED_SECONDS)
+        return bool(self._at_work[source]) or used_at >= time.monotonic() - UNUSED_SECONDS
 
     def _in_the_way(self, wish: _Wish | None) -> list[_Kept]:
         """The oldest of another repository, where there is no place left."""

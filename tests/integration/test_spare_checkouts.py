@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,6 +203,24 @@ def test_there_are_as_many_as_agents_at_work_and_never_more_than_allowed(
         wait_until(lambda: len({kept.source for kept in spares._kept}) == 2, "one has made room for the other's")
         assert len(spares._kept) == 2
         assert len(list(workspaces.root.glob("*-spare-*.lock"))) == 2
+
+
+def test_the_next_group_finds_as_many_as_were_at_work_at_once(
+    tmp_path: Path, repository: Repository, spares: SpareCheckouts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the agents were gone before one could be made."""
+    workspaces, all_gone = with_spares(tmp_path, spares), threading.Event()
+
+    def make(wish: Any) -> None:
+        assert all_gone.wait(30)
+        SpareCheckouts._make(spares, wish)
+
+    monkeypatch.setattr(spares, "_make", make)
+    with prepared(workspaces, repository, 1), prepared(workspaces, repository, 2):
+        pass
+    assert not spares._kept
+    all_gone.set()
+    wait_until(lambda: len(spares._kept) == 2, "two are ready")
 
 
 def test_what_nobody_uses_any_more_is_removed(
