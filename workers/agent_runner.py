@@ -8,7 +8,7 @@ from functools import cache, partial
 
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.errors import DatabaseUnavailable
-from orchestrator.state.engine import translated
+from orchestrator.state.engine import create_engine, translated
 from orchestrator.state.log_chunks import write_log_chunks
 from orchestrator.state.transitions import claims
 from orchestrator.state.transitions.claims import Claim, Wanted
@@ -35,8 +35,10 @@ class AgentRunner:
         self.fleet = fleet
         self.settings = settings
         self.agent_class: Callable[[str], type[Agent[AgentConfig]]] = cache(partial(agent_class, settings=settings))
+        # Of its own: a renewal must not wait behind agents' ends, which may all wait for one job's row.
+        self._leases = create_engine(fleet.database_url, pool_size=1, application_name="orchestrator leases")
         self.keeper = LeaseKeeper(
-            fleet.engine,
+            self._leases,
             lease_seconds=settings.lease_seconds,
             renew_seconds=settings.renew_seconds,
             unreachable_grace_seconds=settings.unreachable_grace_seconds,
@@ -66,6 +68,7 @@ class AgentRunner:
         self.checkpoints.close()
         self.oversight.end()
         self.keeper.close()
+        self._leases.dispose()
         self.logs.stop()
         self._spares.close()
         self._removal.close()

@@ -25,6 +25,11 @@ class Fleet:
     app: Celery
     repositories: RepositoryCache
 
+    @property
+    def database_url(self) -> str:
+        assert self.settings.database_url is not None, "nobody joins a fleet without"
+        return self.settings.database_url
+
     def publish(self, messages: Sequence[outbox.Message]) -> None:
         """Send messages whose transaction has committed."""
         if messages:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, event, text
 
@@ -194,6 +195,28 @@ def test_the_net_publishes_once_a_look_and_after_everything_else(
     assert fleet.rows(STATES) == [{"status": "worker_lost"}] * 3
     assert published == [(4, "failed")], "three retries, and the start of the job that ended meanwhile"
     reconciler.stop()
+
+
+def test_leases_are_renewed_while_every_other_connection_waits_for_a_row(fleet: TestFleet, tmp_path: Path) -> None:
+    """Thirty agents end at once, and somebody holds their job's row: the one that works on keeps its lease."""
+    begun, gate = tmp_path / "begun", tmp_path / "gate"
+    fleet.start_dispatcher()
+    fleet.start_worker(slots=31, ORCHESTRATOR_SLOTS="31")
+    fails = f"echo x >> {begun}; until test -e {gate}; do sleep 0.1; done; exit 1"
+    subtasks = [shell(1, f"echo x >> {begun}; sleep 600"), *(shell(n, fails) for n in range(2, 32))]
+    plan = {"title": "Row", "max_parallel_agents": 31, "max_retries": 0, "subtasks": subtasks}
+    job_id = fleet.submit(plan)
+    wait_until(lambda: begun.exists() and len(begun.read_text().split()) == 31, "all agents run", timeout_seconds=60)
+    with psycopg.connect(fleet.settings.database_url) as connection:
+        connection.execute("SELECT 1 FROM jobs WHERE id = %s FOR UPDATE", (job_id,))
+        gate.touch()
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        wait_until(lambda: fleet.rows(waiting)[0]["count"] >= 26, "every connection of the pool waits")
+        lease = "SELECT lease_expires_at FROM attempts WHERE job_id = :id AND subtask_id = 1"
+        before = fleet.rows(lease, id=job_id)
+        wait_until(lambda: fleet.rows(lease, id=job_id) != before, "the lease is renewed", timeout_seconds=6)
 
 
 STATES: Final = "SELECT status FROM attempts"
