@@ -40,6 +40,9 @@ def test_two_groups_are_merged_one_after_the_other(fleet: TestFleet, repository:
     runs = fleet.rows("SELECT * FROM group_runs WHERE job_id = :id ORDER BY group_number", id=job_id)
     assert [run["woken_by"] for run in runs] == ["callback", "callback"]
     assert [run["success"] for run in runs] == [True, True]
+    groups = fleet.rows("SELECT * FROM groups WHERE job_id = :id ORDER BY number", id=job_id)
+    for group, run in zip(groups, runs, strict=True):
+        assert group["started_at"] <= run["started_at"] < run["completed_at"] <= group["finished_at"]
     assert fleet.subtasks(job_id)[3]["result"] == "done"
     assert fleet.rows("SELECT * FROM outbox WHERE job_id = :id", id=job_id) == []
 

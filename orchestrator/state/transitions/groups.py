@@ -74,14 +74,17 @@ def start_group(
 
 _START_GROUP = text(
     """
-    WITH started AS (
-        UPDATE groups SET status = 'running', base_commit = :base, started_at = coalesce(started_at, clock_timestamp())
+    WITH moment AS MATERIALIZED (
+        SELECT clock_timestamp() AS now  -- of both: parts of a statement run in no order, and a run lies in its group's time
+    ), started AS (
+        UPDATE groups SET status = 'running', base_commit = :base,
+                          started_at = coalesce(started_at, (SELECT now FROM moment))
         WHERE job_id = :job_id AND number = :number AND status IN ('pending', 'running')
     ), run AS (
         INSERT INTO group_runs (job_id, group_number, number, chord_id, subtask_ids, num_agents,
                                 parallelization_strategy, base_commit, started_at)
         SELECT :job_id, :number, coalesce(max(number), 0) + 1, :chord_id, CAST(:ids AS jsonb), :count,
-               :strategy, :base, clock_timestamp()
+               :strategy, :base, (SELECT now FROM moment)
         FROM group_runs WHERE job_id = :job_id AND group_number = :number
     )
     INSERT INTO events (job_id, group_number, name, data)
