@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from orchestrator.dispatch.dispatcher import start_job
+from orchestrator.dispatch.group_work import claim_group_work
 from orchestrator.dispatch.merging import merge_group
 from orchestrator.dispatch.steering import end_job
 from orchestrator.outcomes import Outcome
@@ -73,8 +74,7 @@ def test_a_job_ends_though_its_dispatcher_died_in_a_merge(fleet: TestFleet, reas
     job_id = fleet.submit({"title": "Dead", "subtasks": [shell(1, "true")]})
     start_job(fleet.client, job_id)
     end_all(fleet, job_id)
-    with fleet.client.engine.begin() as connection:
-        assert groups.claim_merge(connection, job_id, 1, token="t", lease_seconds=60.0, woken_by="callback")
+    assert claim_group_work(fleet.client.engine, job_id, 1, lease_seconds=60.0, woken_by="callback")
     end_job(fleet.client, job_id, reason)
     reconciler = Reconciler(fleet.client)
     reconciler.tick()
