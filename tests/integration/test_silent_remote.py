@@ -74,13 +74,7 @@ def test_git_ends_with_the_signal_or_its_patience_later_and_before_that_nobody_e
 
 
 def test_a_cancelled_job_does_not_wait_for_a_clone(fleet: TestFleet, silence: Silence, tmp_path: Path) -> None:
-    repository = new_repository(tmp_path / "repository")
-    job_id = fleet.submit({"title": "Silent", "repo": str(repository), "subtasks": [shell(1, "true")]})
-    with fleet.client.engine.begin() as connection:
-        connection.execute(text("UPDATE jobs SET repo = :url"), {"url": silence.url})
-    fleet.start_dispatcher()
-    fleet.start_worker()
-    wait_until(lambda: silence.callers, "the worker asks for the repository")
+    job_id = job_that_waits(fleet, silence, tmp_path)
     cancel_job(fleet.client, job_id)
     assert fleet.wait_for_end(job_id, timeout_seconds=30)["status"] == "cancelled"
     fleet.stop("worker")
@@ -89,6 +83,14 @@ def test_a_cancelled_job_does_not_wait_for_a_clone(fleet: TestFleet, silence: Si
 def test_a_worker_that_is_asked_to_stop_does_not_wait_for_a_clone(
     fleet: TestFleet, silence: Silence, tmp_path: Path
 ) -> None:
+    job_id = job_that_waits(fleet, silence, tmp_path)
+    fleet.stop("worker")
+    rows = fleet.rows("SELECT status FROM attempts WHERE job_id = :id", id=job_id)
+    assert [row["status"] for row in rows] == ["interrupted"]
+
+
+def job_that_waits(fleet: TestFleet, silence: Silence, tmp_path: Path) -> str:
+    """A worker asks for the job's repository, in vain."""
     repository = new_repository(tmp_path / "repository")
     job_id = fleet.submit({"title": "Silent", "repo": str(repository), "subtasks": [shell(1, "true")]})
     with fleet.client.engine.begin() as connection:
@@ -96,6 +98,4 @@ def test_a_worker_that_is_asked_to_stop_does_not_wait_for_a_clone(
     fleet.start_dispatcher()
     fleet.start_worker()
     wait_until(lambda: silence.callers, "the worker asks for the repository")
-    fleet.stop("worker")
-    rows = fleet.rows("SELECT status FROM attempts WHERE job_id = :id", id=job_id)
-    assert [row["status"] for row in rows] == ["interrupted"]
+    return job_id
