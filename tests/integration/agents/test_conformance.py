@@ -158,6 +158,11 @@ def _send(name: str, program: Program, job_id: str, fleet: TestFleet) -> None:
     """To the program itself, once the tool has made its file: from then on it would sleep."""
     folder = fleet.settings.workspaces_dir
     wait_until(lambda: list(folder.glob(f"{job_id}-*/checkout/started.txt")), "the tool is at work", timeout_seconds=60)
+    if program in (CLAUDE, CODEX):  # what they had not written down yet could be told by nobody
+        wait_until(
+            lambda: any("started.txt" in file.read_text() for file in folder.glob(f"{job_id}-*/**/*.jsonl")),
+            "the program has noted the call in its session",
+        )
     attempt = fleet.rows("SELECT id FROM attempts WHERE job_id = :id", id=job_id)[0]
     # The program is the one that no other of the attempt has started.
     pids = set(_alive(fleet, attempt["id"]))
