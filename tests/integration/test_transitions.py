@@ -350,7 +350,6 @@ def test_no_order_of_calls_breaks_a_promise(
             settings=settings(
                 max_examples=30,
                 stateful_step_count=30,
-                deadline=None,
                 suppress_health_check=list(HealthCheck),
             ),
         )

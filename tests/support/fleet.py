@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.agent_names import known_agents
 from orchestrator.dispatch.fleet import Fleet, join_fleet
@@ -95,6 +96,15 @@ class TestFleet:
         return submit(self.client, valid, **kwargs).job_id
 
     def rows(self, statement: str, **parameters: Any) -> list[dict[str, Any]]:
+        """What a query answers, asked again where a fault has cut this connection of the test's own."""
+        try:
+            return self._ask(statement, parameters)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            return self._ask(statement, parameters)
+
+    def _ask(self, statement: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         with self.client.engine.connect() as connection:
             return [dict(row._mapping) for row in connection.execute(text(statement), parameters)]
 

@@ -118,7 +118,7 @@ def written_with(title: str, text: str, other: str) -> dict[str, Any]:
     )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(TITLES, TEXTS | st.sampled_from(TRICKY), TEXTS | st.sampled_from(TRICKY))
 @example("yes", "a\n\n  b \n", "\n")
 @example("1:30", "x " * 100, "\tx\n")

@@ -48,19 +48,19 @@ def check(written: Any) -> ValidatedPlan | None:
     return None
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.binary(max_size=200))
 def test_any_bytes(written: bytes) -> None:
     check(written)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.text(st.characters(exclude_categories=()), max_size=100))
 def test_any_text(written: str) -> None:
     check(written)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(YAML_TEXT)
 @example("{")
 @example("? ? ?")
@@ -69,13 +69,13 @@ def test_any_yaml(written: str) -> None:
     check(written)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(0, len(BOOKSTORE)), st.integers(0, 40), ANY_TEXT)
 def test_the_formats_example_with_a_piece_replaced(start: int, length: int, piece: str) -> None:
     check(BOOKSTORE[:start] + piece + BOOKSTORE[start + length :])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=6),
     st.lists(st.dictionaries(st.sampled_from(WORDS), VALUES)),
@@ -127,7 +127,7 @@ def sound_plans(draw: st.DrawFn) -> dict[str, Any]:
     return {"title": "x", "parallelization_strategy": strategy, "defaults": {"agent": "shell"}, "subtasks": subtasks}
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(sound_plans())
 def test_what_holds_for_every_valid_plan(written: dict[str, Any]) -> None:
     validated = validate_plan(json.dumps(written), known_agents=AGENTS)

@@ -143,7 +143,7 @@ def sound_but_for_testing(draw: st.DrawFn) -> dict[str, Any]:
     return {"title": "A job", "subtasks": draw(st.permutations(subtasks))}
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(sound_but_for_testing())
 def test_a_plan_that_is_sound_but_for_its_testing_subtasks_is_always_mended(words: dict[str, Any]) -> None:
     plan = accepted(json.dumps(words)).plan
@@ -175,7 +175,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.dictionaries(WORDS, VALUES, max_size=6), st.lists(st.dictionaries(WORDS, VALUES, max_size=6), max_size=3))
 def test_any_json_is_a_plan_or_faults_in_words(words: dict[str, Any], subtasks: list[Any]) -> None:
     check_any(json.dumps(words))
@@ -183,7 +183,7 @@ def test_any_json_is_a_plan_or_faults_in_words(words: dict[str, Any], subtasks: 
     with_testing_apart(words)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.text(st.characters(exclude_categories=()), max_size=200) | st.text('{}[]":,\\ \nsubtasks1e', max_size=60))
 def test_any_text_is_a_plan_or_faults_in_words(answer: str) -> None:
     check_any(answer)
