@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from orchestrator.access.connect import Joined
-    from orchestrator.git import RepositoryAtSubmission
     from orchestrator.plan.model import ValidatedPlan
+    from orchestrator.submitted_repository import RepositoryAtSubmission
 
 EXIT_CODES: Final = {"completed": 0, "failed": 1, "cancelled": 130}
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from orchestrator.cli.render import say
 
 if TYPE_CHECKING:
-    from orchestrator.git import RepositoryAtSubmission
     from orchestrator.plan.model import ValidatedPlan
     from orchestrator.settings import Settings
+    from orchestrator.submitted_repository import RepositoryAtSubmission
 
 
 def local_repository(plan: ValidatedPlan) -> RepositoryAtSubmission | None:
@@ -18,7 +18,7 @@ def local_repository(plan: ValidatedPlan) -> RepositoryAtSubmission | None:
 
     Raises `RepositoryError` where it can't be used. At remotes the submission looks: they take their time to answer.
     """
-    from orchestrator.git import is_url, resolve_repository
+    from orchestrator.submitted_repository import is_url, resolve_repository
 
     repo = plan.plan.repo
     if repo is None or is_url(repo):

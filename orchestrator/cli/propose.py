@@ -15,9 +15,9 @@ from orchestrator.text import first_line, plural
 
 if TYPE_CHECKING:
     from orchestrator.access.connect import Joined
-    from orchestrator.git import RepositoryAtSubmission
     from orchestrator.plan.planning import Planning
     from orchestrator.plan.proposal import Proposal
+    from orchestrator.submitted_repository import RepositoryAtSubmission
 
 LONGEST_GOAL_BYTES: Final = 64 * 1024
 """It is a part of every agent's prompt."""
@@ -58,7 +58,7 @@ def goal_in_words(said: str) -> str:
 
 def where_to_look(repo: str, base: str | None) -> Place:
     """The repository, looked at before anything is started where it is on this machine. Raises `RepositoryError`."""
-    from orchestrator.git import is_url, resolve_repository
+    from orchestrator.submitted_repository import is_url, resolve_repository
 
     if is_url(repo):
         return Place(repo, None)

@@ -12,13 +12,13 @@ from sqlalchemy import Connection, insert, select, text
 from orchestrator.dispatch.fleet import Fleet
 from orchestrator.errors import IllegalRequest
 from orchestrator.fault_points import fault_point
-from orchestrator.git import RepositoryAtSubmission, resolve_repository
 from orchestrator.ledger import own_limit_usd
 from orchestrator.plan.model import PlannedGroup, ResolvedSubtask, ValidatedPlan
 from orchestrator.state import tables
 from orchestrator.state.engine import translated
 from orchestrator.state.events import record_event
 from orchestrator.state.outbox import owe
+from orchestrator.submitted_repository import RepositoryAtSubmission, resolve_repository
 from orchestrator.task_names import CONTROL_QUEUE, START_JOB
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from orchestrator.git import NETWORK_TIMEOUT_SECONDS, is_url, last_line, object_format, run_git
+from orchestrator.git import NETWORK_TIMEOUT_SECONDS, last_line, object_format, run_git
+from orchestrator.submitted_repository import is_url
 
 REFS_A_PUSH: Final = 500
 LIST_TIMEOUT_SECONDS: Final = 60.0

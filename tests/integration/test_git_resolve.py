@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import RepositoryError
-from orchestrator.git import resolve_repository
+from orchestrator.submitted_repository import resolve_repository
 from tests.support.git_checkout import Repository
 from tests.support.services import open_temporary_folder
 

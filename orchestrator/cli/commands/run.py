@@ -10,8 +10,8 @@ from orchestrator.cli.options import AgentOption, JsonOption, NoProgressOption, 
 
 if TYPE_CHECKING:
     from orchestrator.access.connect import Joined
-    from orchestrator.git import RepositoryAtSubmission
     from orchestrator.plan.model import ValidatedPlan
+    from orchestrator.submitted_repository import RepositoryAtSubmission
 
 
 def run(
