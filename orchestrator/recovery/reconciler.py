@@ -133,8 +133,12 @@ class Reconciler:
         self._thread.start()
 
     def stop(self) -> None:
+        """Look no more, and wait for the merges under way: whoever calls this ends their checks' processes afterwards, and
+        a check that was killed is a red one."""
         self._stopped.set()
-        self._merges.shutdown(wait=False, cancel_futures=True)
+        if self._merging:
+            log.info("Merges that are under way are ended first.", extra={"event": "reconciler.ends_merges"})
+        self._merges.shutdown(wait=True, cancel_futures=True)
 
     def _run(self) -> None:
         while not self._stopped.wait(self._fleet.settings.reconcile_seconds):

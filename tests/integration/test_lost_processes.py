@@ -119,6 +119,29 @@ def test_a_dispatcher_killed_in_a_merge_is_replaced(fleet: TestFleet, repository
     ]
 
 
+def test_a_dispatcher_that_is_asked_to_stop_ends_a_merge_of_its_net(fleet: TestFleet, tmp_path: Path) -> None:
+    """Its guard goes with it, and would kill the group's check, which would then be red: an agent paid for once more."""
+    begun, gate = tmp_path / "begun", tmp_path / "gate"
+    fleet.start_dispatcher("doomed")
+    fleet.start_worker()
+    check = f"echo x >> {begun}; until test -e {gate}; do sleep 0.1; done"
+    repository = new_repository(tmp_path / "repository")
+    plan = {"title": "Leave", "repo": str(repository), "group_checks": check, "subtasks": [shell(1, "echo 1 > one")]}
+    job_id = fleet.submit(plan)
+    wait_until(begun.exists, "the group's check runs")
+    fleet.stop("doomed", signal.SIGKILL)
+    leaving = fleet.start_dispatcher("leaving")
+    wait_until(lambda: begun.read_text() == "x\nx\n", "the check runs once more, for the net")
+    leaving.send_signal(signal.SIGTERM)
+    wait_until(lambda: "under way are ended first" in (tmp_path / "leaving.log").read_text(), "it waits for the merge")
+    gate.touch()
+    leaving.wait(timeout=30)
+    assert fleet.job(job_id)["status"] == "completed"
+    (run,) = fleet.rows("SELECT * FROM group_runs WHERE job_id = :id", id=job_id)
+    assert (run["success"], run["woken_by"]) == (True, "reconciler")
+    assert len(fleet.rows("SELECT 1 FROM attempts WHERE job_id = :id", id=job_id)) == 1
+
+
 def test_whatever_redis_forgets_the_job_finishes(fleet: TestFleet, redis_server: RedisService, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     fleet.start_dispatcher()
