@@ -43,6 +43,8 @@ IDENTITY: Final = {
 """Who commits what no agent has committed, and who merges."""
 
 LOCAL_TIMEOUT_SECONDS: Final = 300.0
+CLEARING_UP_SECONDS: Final = 3.0
+"""What git gets after TERM to remove its locks, before KILL: one that stays in the user's repository is in every later push's way."""
 NETWORK_TIMEOUT_SECONDS: Final = 3600.0
 
 ALWAYS: Final = (
@@ -170,8 +172,8 @@ def run_git(
 
 @contextmanager
 def until_stopped(stop: StopSignal, *, patience_seconds: float = 0.0) -> Iterator[None]:
-    """Inside it git does not outlive the signal by more than that: a remote that does not answer would be waited for, for
-    up to an hour. A command that is ended so raises `GitError`. Holds for this thread alone."""
+    """Inside it no git command outlives the signal, or its own start after it, by more than that: a remote that does not
+    answer would be waited for, for up to an hour. One that is ended so raises `GitError`. Holds for this thread alone."""
     before = _stopping.set((stop, patience_seconds))
     try:
         yield
@@ -189,13 +191,27 @@ def _ending_on_request(process: subprocess.Popen[bytes]) -> Iterator[None]:
         yield
         return
     stop, patience_seconds = asked
-    end = threading.Timer(patience_seconds, _kill_group, (process,))
-    end.daemon = True
+    steps = ((patience_seconds, signal.SIGTERM), (patience_seconds + CLEARING_UP_SECONDS, signal.SIGKILL))
+    timers = [threading.Timer(seconds, _signal_group, (process, number)) for seconds, number in steps]
+
+    def begin_to_end() -> None:
+        for timer in timers:
+            timer.daemon = True
+            timer.start()
+
     try:
-        with stop.reacting(end.start):
+        with stop.reacting(begin_to_end):
             yield
     finally:
-        end.cancel()
+        for timer in timers:
+            timer.cancel()
+
+
+def raise_if_stopped() -> None:
+    """Raise `GitError` inside of an `until_stopped` whose signal is set: for waits that are no git command's."""
+    asked = _stopping.get()
+    if asked is not None and asked[0].reason:
+        raise GitError("It is not wanted any more.")
 
 
 def failure(args: Sequence[str | Path], result: GitResult, cwd: Path | None) -> GitError:
@@ -275,11 +291,15 @@ def _environment(user_config: bool) -> dict[str, str]:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    _kill_group(process)
-    process.communicate()
+    _signal_group(process, signal.SIGTERM)
+    try:
+        process.communicate(timeout=CLEARING_UP_SECONDS)
+    except subprocess.TimeoutExpired:
+        _signal_group(process, signal.SIGKILL)
+        process.communicate()
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
     if process.returncode is None:  # else its number may be somebody else's by now
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, number)

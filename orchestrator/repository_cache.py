@@ -17,6 +17,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from typing import Final
 
 from orchestrator.claimed_folders import CLAIMS, claim_now, live_and_dead, locked
 from orchestrator.errors import GitError, RepositoryError
-from orchestrator.git import NETWORK_TIMEOUT_SECONDS, object_format, run_git
+from orchestrator.git import NETWORK_TIMEOUT_SECONDS, object_format, raise_if_stopped, run_git
 from orchestrator.loose_objects import pack_loose_objects
 from orchestrator.redaction import redact_url
 
@@ -43,6 +44,9 @@ FETCH: Final = (
 )
 BORROWED: Final = "GIT_ALTERNATE_OBJECT_DIRECTORIES"
 PACK_REFS: Final = ("pack-refs", "--all")
+LOCK_POLL_SECONDS: Final = 0.1
+HALF_A_PACK_SECONDS: Final = 3600.0
+"""A pack that nobody has written to for so long is nobody's any more."""
 """After each fetch: `refs_for_agents` reads one file."""
 
 
@@ -87,6 +91,7 @@ class RepositoryCache:
             if waited:  # whoever held the lock, or the clone, may have brought them
                 missing = _missing(path, commits)
             if missing:
+                _clear_up(path)
                 _fetch(path, repo, missing)
         self._seen_in(path).update(commits)
         return path
@@ -116,11 +121,11 @@ class RepositoryCache:
         """Learn where the branches of a repository on this machine are now, as every fetch of a commit does; unless
         somebody is at it, or nobody answers. Nobody waits for it."""
         path = self.root / f"{_cache_name(repo)}.git"
-        with ExitStack() as writing:
+        with suppress(GitError, OSError), ExitStack() as writing:
             if _objects_on_this_machine(repo) and path.exists() and claim_now(path.with_suffix(".lock"), writing):
-                with suppress(GitError, OSError):
-                    run_git(*FETCH, "--", repo, BRANCHES, cwd=path, user_config=True, nice=5)
-                    run_git(*PACK_REFS, cwd=path, nice=5)
+                _clear_up(path)
+                run_git(*FETCH, "--", repo, BRANCHES, cwd=path, user_config=True, nice=5)
+                run_git(*PACK_REFS, cwd=path, nice=5)
 
     def _seen_in(self, path: Path) -> set[str]:
         try:
@@ -252,6 +257,17 @@ def _clone(repo: str, path: Path) -> None:
     log.info("Made the cache %s", path.name, extra={"event": "cache.made", "repo": redact_url(repo)})
 
 
+def _clear_up(path: Path) -> None:
+    """Remove what a git that was killed has left in the cache. We hold the lock, under which alone its refs are written;
+    packs are written without it, so only old halves of them go."""
+    for name in ("packed-refs.lock", "packed-refs.new"):
+        (path / name).unlink(missing_ok=True)
+    for half in (path / "objects" / "pack").glob("tmp_*"):
+        with suppress(FileNotFoundError):
+            if half.stat().st_mtime < time.time() - HALF_A_PACK_SECONDS:
+                half.unlink()
+
+
 def _fetch(path: Path, repo: str, commits: Sequence[str]) -> None:
     """Bring the branches and the commits, in one connection where the remote gives out commits by their ids."""
     branches = (*FETCH, "--", repo, BRANCHES)
@@ -282,5 +298,7 @@ def _wait_for(lock: Path, claims: ExitStack) -> bool:
     """Take the lock; False: nobody held it."""
     if claim_now(lock, claims):
         return False
-    claims.enter_context(locked(lock))
+    while not claim_now(lock, claims):  # whoever holds it may be at a remote that does not answer
+        raise_if_stopped()
+        time.sleep(LOCK_POLL_SECONDS)
     return True

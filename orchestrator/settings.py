@@ -21,11 +21,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from orchestrator.environment import FLEET_PREFIX
 from orchestrator.errors import ConfigurationError
 from orchestrator.prices import Price
 
-PREFIX: Final = "ORCHESTRATOR_"
-CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
+CONFIG_VARIABLE: Final = f"{FLEET_PREFIX}CONFIG"
 CONFIG_FILE: Final = "orchestrator.toml"
 
 
@@ -52,7 +52,7 @@ CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 class Settings(BaseSettings):
     """Everything that a process of the fleet is told from outside."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=FLEET_PREFIX, frozen=True, extra="forbid")
 
     broker_url: str | None = Field(
         None, description="Redis or Valkey, as redis://[:password@]host:port/0 or redis+socket://path"
@@ -194,11 +194,11 @@ def misspelt_variables() -> dict[str, str]:
 
     They can't be errors: agents' programs and containers have variables of their own that begin so.
     """
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
+    known = {FLEET_PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_VARIABLE}
     close = {
         name: difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.85)
         for name in os.environ
-        if name.startswith(PREFIX) and name not in known
+        if name.startswith(FLEET_PREFIX) and name not in known
     }
     return {name: meant[0] for name, meant in close.items() if meant}
 

@@ -71,7 +71,7 @@ class Together(Generic[Key, Request, Answer]):
             self._answer(key, calls)
         finally:
             with self._lock:
-                # The next leader first: it has the database to keep busy.
+                # The next leader first: it has the servers to keep busy.
                 if waiting := self._waiting[key]:
                     waiting[0].woken.release()
                 else:

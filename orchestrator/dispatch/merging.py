@@ -82,8 +82,8 @@ def merge_group(fleet: Fleet, job_id: str, group_number: int, *, woken_by: str) 
 
 @contextmanager
 def _lease_kept(fleet: Fleet, claim: MergeClaim) -> Iterator[StopSignal]:
-    """Renew the merge lease beside what may take long; its token fences the record. The signal stops the group's check when the lease is lost or the job
-    is to end."""
+    """Renew the merge lease beside what may take long; its token fences the record. The signal stops git and the group's
+    check when the lease is lost or the job is to end."""
     settings = fleet.settings
     done = threading.Event()
 

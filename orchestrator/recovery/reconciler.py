@@ -45,8 +45,8 @@ from orchestrator.state.transitions.ends import AttemptEnd
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-HELD_BY_ANOTHER: Final = {"55P03", "57014"}
-"""SQLSTATEs of a lock, and of a statement, that took too long."""
+HELD_BY_ANOTHER: Final = {"55P03", "57014", "40P01"}
+"""SQLSTATEs of a lock, and of a statement, that took too long, and of a deadlock: of one row, not of the database."""
 
 _STANDS_STILL = text(
     """
@@ -246,7 +246,7 @@ class Reconciler:
     def _merge(self, finding: Finding) -> None:
         """A merge may take minutes, so it has a thread of its own, one a group."""
         key = (finding.job_id, finding.number)
-        if key in self._merging:
+        if key in self._merging or self._stopped.is_set():
             return
         self._merging.add(key)
         future = self._merges.submit(merge_group, self._fleet, finding.job_id, finding.number, woken_by="reconciler")

@@ -142,6 +142,19 @@ def test_what_is_there_is_looked_for_once_and_what_is_missing_too(
     assert ran == ["cat-file", "fetch", "pack-refs"]
 
 
+def test_what_a_killed_git_has_left_is_in_nobodys_way(repository: Repository, cache: RepositoryCache) -> None:
+    path = cache.path_with(str(repository.path), [repository.head])
+    (path / "packed-refs.lock").touch()
+    old, fresh = (path / "objects" / "pack" / name for name in ("tmp_pack_old", "tmp_pack_fresh"))
+    old.touch()
+    fresh.touch()
+    os.utime(old, (0, 0))
+    repository.git("branch", "side", new := repository.commit({"new": "1\n"}))
+    cache.path_with(str(repository.path), [new])
+    assert f"{new} refs/remotes/origin/side" in (path / "packed-refs").read_text()
+    assert (old.exists(), fresh.exists()) == (False, True), "somebody may be writing the fresh one"
+
+
 def test_branches_are_looked_for_again(repository: Repository, cache: RepositoryCache, tmp_path: Path) -> None:
     path = cache.path_with(str(repository.path), [repository.head])
     repository.git("branch", "side")

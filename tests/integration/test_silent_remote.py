@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from sqlalchemy import text
 from orchestrator.dispatch.steering import cancel_job
 from orchestrator.errors import GitError
 from orchestrator.git import run_git, until_stopped
+from orchestrator.push import push
+from orchestrator.repository_cache import RepositoryCache
 from orchestrator.supervisor import StopSignal
 from tests.support.fleet import TestFleet
-from tests.support.repositories import new_repository, shell
+from tests.support.repositories import git, new_repository, shell
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.stack
@@ -41,6 +44,11 @@ class Silence:
         self._listener.close()
         for caller in self.callers:
             caller.close()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return new_repository(tmp_path / "repository")
 
 
 @pytest.fixture
@@ -71,6 +79,49 @@ def test_git_ends_with_the_signal_or_its_patience_later_and_before_that_nobody_e
             thread.join()
         ask(0.0)  # and whoever comes later
         assert len(errors) == 3
+
+
+def test_a_push_that_is_ended_leaves_no_lock_in_the_users_repository(repository: Path, tmp_path: Path) -> None:
+    """Every later push of that ref would be refused, until somebody removes the file by hand."""
+    held = tmp_path / "held"
+    hook = repository / ".git" / "hooks" / "reference-transaction"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f'#!/bin/sh\n[ "$1" = prepared ] || exit 0\ntouch {held}\nsleep 60\n')
+    hook.chmod(0o755)
+    work = new_repository(tmp_path / "work", {"file": "new\n"})
+    commit, ref = git(work, "rev-parse", "HEAD").strip(), "refs/orchestrator/job/1/1"
+    with StopSignal() as stop:
+
+        def give_up() -> None:
+            wait_until(held.exists, "the ref is locked")
+            stop.set("cancelled")
+
+        threading.Thread(target=give_up).start()
+        with until_stopped(stop), pytest.raises(GitError):
+            push(str(repository), commit, ref, expected=None, cwd=work)
+    assert list((repository / ".git").rglob("*.lock")) == []
+    hook.unlink()
+    assert push(str(repository), commit, ref, expected=None, cwd=work) is None
+
+
+def test_nobody_who_is_asked_to_stop_waits_for_anothers_clone(silence: Silence, tmp_path: Path) -> None:
+    cache = RepositoryCache(tmp_path / "caches")
+    with StopSignal() as others, StopSignal() as own, ThreadPoolExecutor(2) as pool:
+
+        def ask(stop: StopSignal) -> None:
+            with until_stopped(stop):
+                cache.path_with(silence.url, ["1" * 40])
+
+        cloning = pool.submit(ask, others)
+        wait_until(lambda: silence.callers, "the clone is under way")
+        waiting = pool.submit(ask, own)
+        own.set("cancelled")
+        with pytest.raises(GitError):
+            waiting.result(30)
+        assert not cloning.done()
+        others.set("cancelled")
+        with pytest.raises(GitError):
+            cloning.result(30)
 
 
 def test_a_cancelled_job_does_not_wait_for_a_clone(fleet: TestFleet, silence: Silence, tmp_path: Path) -> None:

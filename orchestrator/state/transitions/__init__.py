@@ -9,7 +9,7 @@ changes more than one row of a job locks the job's row first (`lock_job`), so th
     group     pending → running                     groups.start_group
               pending → running, unmerged work only groups.resume_group
               pending → failed, nothing could run   groups.fail_group
-              running → merging                     groups.claim_merge
+              running → merging                     groups.claim_merge_statement
               merging → running                     groups.put_off, groups.send_back (which reopens subtasks),
                                                     groups.give_up_dead_merges
               merging → completed, failed           groups.finish_group
