@@ -22,8 +22,9 @@ class PatientBackend(RedisBackend):
     """What `orchestrator.celery_app` puts in the place of `redis`."""
 
     def on_chord_part_return(self, *args: Any, **kwargs: Any) -> None:
-        """Count a header that has returned; one that was counted, and whose answer was lost, counts once. Its task waits here for a Redis that is away, in a slot that could get no
-        message anyway; a worker that is asked to stop leaves the group to the reconciler."""
+        """Count a header that has returned; one that was counted, and whose answer was lost, counts once. Its task waits
+        here for a Redis that is away, in a slot that could get no message anyway; a worker that is asked to stop leaves the
+        group to the reconciler."""
         while True:
             try:
                 super().on_chord_part_return(*args, **kwargs)

@@ -11,7 +11,8 @@ import pytest
 
 import orchestrator
 from orchestrator import AgentPlugin, AgentRegistry, AgentSpec, agent_names, register_agent
-from orchestrator.agent_choice import choose_agent, require_program
+from orchestrator.agent_choice import choose_agent, program_of, require_program
+from orchestrator.agent_names import known_agents
 from orchestrator.errors import ConfigurationError
 from orchestrator.settings import Settings, load_settings
 from tests.support.repositories import new_repository
@@ -115,7 +116,8 @@ def test_a_missing_program_is_loud(monkeypatch: pytest.MonkeyPatch, settings: Se
 @pytest.mark.usefixtures("known_module")
 def test_a_plugins_own_key_path_is_no_program(settings: Settings) -> None:
     register_agent("house")(House)
-    require_program(AgentSpec(name="house", config={"path": "/nowhere"}), settings)
+    spec = AgentSpec(name="house", config={"path": "/nowhere"})
+    assert program_of(spec, known_agents(settings)["house"]) is None
 
 
 def test_a_factory_is_called_once() -> None:
