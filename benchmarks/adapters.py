@@ -28,6 +28,7 @@ from workers.agents.registry import agent_class
 from workers.attempt import Attempt
 from workers.briefing import brief
 from workers.run_program import run_program
+from workers.slots import Slots
 
 PAIRS = 25
 
@@ -72,7 +73,7 @@ def _pairs(here: Stage, program: Program) -> Iterator[tuple[float, float]]:
         }
     )
     start_job(fleet, job_id)
-    runner = AgentRunner(fleet)
+    runner = AgentRunner(fleet, Slots())
     runner.begin()
     try:
         for number in range(1, PAIRS + 2):

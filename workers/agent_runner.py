@@ -23,6 +23,7 @@ from workers.oversight import Oversight
 from workers.pushes import Pushes
 from workers.recording import Recorder
 from workers.removal import Removal
+from workers.slots import Slots
 from workers.spare_checkouts import SpareCheckouts
 from workers.workspace import Workspaces
 
@@ -30,9 +31,10 @@ from workers.workspace import Workspaces
 class AgentRunner:
     """Leases, log stream, limits and guard have one thread each, whatever the number of agents."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, slots: Slots) -> None:
         settings = fleet.settings
         self.fleet = fleet
+        self.slots = slots
         self.settings = settings
         self.agent_class: Callable[[str], type[Agent[AgentConfig]]] = cache(partial(agent_class, settings=settings))
         # Of its own: a renewal must not wait behind agents' ends, which may all wait for one job's row.

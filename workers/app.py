@@ -16,11 +16,12 @@ from workers.advertising import advertise
 from workers.agent_runner import AgentRunner
 from workers.event_batches import SendEventsTogether
 from workers.lifecycle import follow_lifecycle
-from workers.slots import NoticeFreeSlots
+from workers.slots import Slots, keep_busy
 from workers.tasks import register_agent_tasks
 
 settings = load_settings()
 app = create_app(settings)
+slots = Slots()
 
 
 @cache
@@ -30,12 +31,12 @@ def fleet() -> Fleet:
 
 @cache
 def runner() -> AgentRunner:
-    return AgentRunner(fleet())
+    return AgentRunner(fleet(), slots)
 
 
 register_control_tasks(app, fleet)
 register_agent_tasks(app, runner)
 advertise(settings)
-app.steps["consumer"].add(NoticeFreeSlots)
+app.steps["consumer"].add(keep_busy(slots))
 app.steps["consumer"].add(SendEventsTogether)
 follow_lifecycle(app, fleet, runner)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -74,7 +74,13 @@ class Recorder:
         return [Recorded(one.lease_token in tokens, True, told) for one, told in zip(ended, messages, strict=True)]
 
 
-def record(recorder: Recorder, claim: Claim, end: AttemptEnd, stop: StopSignal) -> bool:
+def record(
+    recorder: Recorder,
+    claim: Claim,
+    end: AttemptEnd,
+    stop: StopSignal,
+    before_waiting: Callable[[], None] = lambda: None,
+) -> bool:
     """Record the outcome, and wait for the database as long as the lease is ours. True when the subtask is final.
 
     An end that the database does not take is recorded without what the agent's program has told of it: work that is done
@@ -89,6 +95,7 @@ def record(recorder: Recorder, claim: Claim, end: AttemptEnd, stop: StopSignal) 
             leaving = stop.reason == INTERRUPTED and time.monotonic() - began > LEAVING_PATIENCE_SECONDS
             if stop.reason == LEASE_LOST or leaving:
                 return False
+            before_waiting()
             log.warning(
                 "The outcome of subtask %d waits for the database: %s",
                 claim.subtask_id,

@@ -74,7 +74,8 @@ def run_agent(runner: AgentRunner, job_id: str, subtask_id: int, *, chord_id: st
         runner.logs.close(claim.attempt_id)
         end = runner.governor.heard(claim, end)
         fault_point("after_push_before_record")
-        is_final = record(runner.recorder, claim, end, stop)
+        with runner.slots.left() as slot:
+            is_final = record(runner.recorder, claim, end, stop, before_waiting=slot.take_back)
         fault_point("after_record_before_return")
         return is_final
 
