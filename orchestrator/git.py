@@ -18,7 +18,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,24 +173,28 @@ def run_git(
 @contextmanager
 def until_stopped(stop: StopSignal, *, patience_seconds: float = 0.0) -> Iterator[None]:
     """Inside it no git command outlives the signal, or its own start after it, by more than that: a remote that does not
-    answer would be waited for, for up to an hour. One that is ended so raises `GitError`. Holds for this thread alone."""
-    before = _stopping.set((stop, patience_seconds))
+    answer would be waited for, for up to an hour. One that is ended so raises `GitError`. Holds for this thread alone; one
+    inside of another one adds a signal."""
+    before = _stopping.set((*_stopping.get(), (stop, patience_seconds)))
     try:
         yield
     finally:
         _stopping.reset(before)
 
 
-_stopping: Final[ContextVar[tuple[StopSignal, float] | None]] = ContextVar("stopping", default=None)
+_stopping: Final[ContextVar[tuple[tuple[StopSignal, float], ...]]] = ContextVar("stopping", default=())
 
 
 @contextmanager
 def _ending_on_request(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    asked = _stopping.get()
-    if asked is None:
+    with ExitStack() as signals:
+        for stop, patience_seconds in _stopping.get():
+            signals.enter_context(_ended_by(stop, patience_seconds, process))
         yield
-        return
-    stop, patience_seconds = asked
+
+
+@contextmanager
+def _ended_by(stop: StopSignal, patience_seconds: float, process: subprocess.Popen[bytes]) -> Iterator[None]:
     steps = ((patience_seconds, signal.SIGTERM), (patience_seconds + CLEARING_UP_SECONDS, signal.SIGKILL))
     timers = [threading.Timer(seconds, _signal_group, (process, number)) for seconds, number in steps]
 
@@ -209,8 +213,7 @@ def _ending_on_request(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def raise_if_stopped() -> None:
     """Raise `GitError` inside of an `until_stopped` whose signal is set: for waits that are no git command's."""
-    asked = _stopping.get()
-    if asked is not None and asked[0].reason:
+    if any(stop.reason for stop, _ in _stopping.get()):
         raise GitError("It is not wanted any more.")
 
 

@@ -89,6 +89,9 @@ class StopSignal:
                 os.close(self._descriptor)
                 self._descriptor = -1
 
+    def __del__(self) -> None:
+        self.close()
+
     def __enter__(self) -> StopSignal:
         return self
 

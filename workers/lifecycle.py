@@ -71,6 +71,7 @@ def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[
             reconcilers[-1].start()
 
     def shutting_down(**_: Any) -> None:
+        fleet().leaving.set("leaving")
         if _takes_agents(app):
             seconds = 0.0 if drains else fleet().settings.drain_seconds
             drains.append(threading.Timer(seconds, runner().keeper.interrupt))

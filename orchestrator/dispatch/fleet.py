@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from celery import Celery
 from sqlalchemy import Engine
@@ -14,6 +14,7 @@ from orchestrator.repository_cache import RepositoryCache
 from orchestrator.settings import Settings
 from orchestrator.state import outbox
 from orchestrator.state.engine import create_engine
+from orchestrator.supervisor import StopSignal
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Fleet:
     engine: Engine
     app: Celery
     repositories: RepositoryCache
+    leaving: StopSignal = field(default_factory=StopSignal)
+    """Set when this process is asked to stop."""
 
     @property
     def database_url(self) -> str:

@@ -37,7 +37,8 @@ from orchestrator.supervisor import StopSignal
 log = logging.getLogger(__name__)
 
 STOPPED_GIT_SECONDS: Final = 30.0
-"""What a push gets to its end when nobody wants the merge any more: one that is cut off may have arrived, or not."""
+"""What a push gets to its end when nobody wants the merge any more, or this process is to stop: one that is cut off may
+have arrived, or not."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def _merge(fleet: Fleet, claim: MergeClaim, work: GroupWork) -> MergeDone:
     with (
         _lease_kept(fleet, claim) as stop,
         until_stopped(stop, patience_seconds=STOPPED_GIT_SECONDS),
+        until_stopped(fleet.leaving, patience_seconds=STOPPED_GIT_SECONDS),
         MergeWorkspace.open(
             fleet.settings.workspaces_dir,
             fleet.repositories,

@@ -140,6 +140,25 @@ def test_a_worker_that_is_asked_to_stop_does_not_wait_for_a_clone(
     assert [row["status"] for row in rows] == ["interrupted"]
 
 
+def test_a_dispatcher_that_is_asked_to_stop_waits_for_no_push_for_ever(
+    fleet: TestFleet, repository: Path, tmp_path: Path
+) -> None:
+    held, hook = tmp_path / "held", repository / ".git" / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ngrep -q refs/heads/orchestrator/ || exit 0\ntouch {held}\nsleep 987\n")
+    hook.chmod(0o755)
+    fleet.start_dispatcher("first")
+    fleet.start_worker()
+    subtask = shell(1, "echo new > made.txt")
+    job_id = fleet.submit({"title": "Silent", "repo": str(repository), "subtasks": [subtask]})
+    wait_until(held.exists, "the merge's push is under way")
+    fleet.stop("first", timeout_seconds=90)
+    hook.unlink()
+    fleet.start_dispatcher("second")
+    assert fleet.wait_for_end(job_id)["status"] == "completed"
+    assert git(repository, "show", f"orchestrator/{job_id}:made.txt") == "new\n"
+
+
 def job_that_waits(fleet: TestFleet, silence: Silence, tmp_path: Path) -> str:
     """A worker asks for the job's repository, in vain."""
     repository = new_repository(tmp_path / "repository")

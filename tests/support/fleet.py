@@ -133,16 +133,18 @@ class TestFleet:
         logs = "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("*.log")))
         return "\n".join(str(event) for event in events[-30:]) + "\n" + logs
 
-    def stop(self, name: str, signal_number: int = signal.SIGTERM) -> None:
+    def stop(self, name: str, signal_number: int = signal.SIGTERM, *, timeout_seconds: float = 20) -> None:
         process = self.processes.pop(name)
         if process.poll() is None:
             process.send_signal(signal_number)
             try:
-                process.wait(timeout=20)
+                process.wait(timeout=timeout_seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                raise AssertionError(f"{name} did not end within 20 s of signal {signal_number}") from None
+                raise AssertionError(
+                    f"{name} did not end within {timeout_seconds} s of signal {signal_number}"
+                ) from None
 
     def close_processes(self) -> None:
         for process in self.processes.values():
