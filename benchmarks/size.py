@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -21,6 +22,9 @@ JOBS, SUBTASKS = 2000, 100
 
 def memory_of_waiting_agents() -> list[Result]:
     """(e) The worker's own PSS, its agents' processes not counted, before and while 200 programs run."""
+    if os.geteuid() != 0:
+        print("  left out: a worker is closed to all but root (orchestrator.closed_process)")
+        return []
     with stage(kill_grace_seconds=1.0) as here:
         here.start(slots=WAITING)
         here.run({"title": "Warm", "subtasks": [shell(n, "true") for n in range(1, 6)]})

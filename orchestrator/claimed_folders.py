@@ -18,6 +18,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from orchestrator.environment import own_programs_environment
+
 log = logging.getLogger(__name__)
 
 CLAIMS: Final = "claims.lock"
@@ -130,6 +132,7 @@ def _remove_by_program(folder: Path) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=own_programs_environment(),
             check=False,
             start_new_session=True,
         )

@@ -1,7 +1,8 @@
 """The environment that an agent sees: what is named here, and nothing else of the worker's own.
 
 A worker holds the addresses and passwords of the fleet. None of them reaches an agent: its environment is built from an
-allow-list, and the variables of the fleet are struck from it even where a list names them.
+allow-list, and the variables of the fleet are struck from it even where a list names them. Nor do they reach the programs
+that the worker starts for itself, such as git: an agent could read them there, under /proc.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Final
 from orchestrator.process_list import COOKIE_VARIABLE
 
 FLEET_PREFIX: Final = "ORCHESTRATOR_"
+
+_OF_FLEET_PROCESSES: Final = (f"{FLEET_PREFIX}*", "FLOWER_*", "CELERY_*", "PG*")
+"""What the libraries of a process of the fleet read besides our own variables may hold its passwords too."""
 
 ALWAYS_ALLOWED: Final = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR",
@@ -43,6 +47,16 @@ def agent_environment(
     passed = {name: base[name] for name in names_allowed(base, (*ALWAYS_ALLOWED, *allow))}
     path = _with_own_programs(passed.get("PATH", os.defpath))
     return {**_SETTINGS_FOR_MACHINES, **passed, "PATH": path, **extra, COOKIE_VARIABLE: cookie}
+
+
+def own_programs_environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of a program that a process of the fleet starts for itself: its own without what is the fleet's,
+    and with the cookie by which such a program is found (`process_tree.mark_helpers`)."""
+    return {
+        name: value
+        for name, value in base.items()
+        if name == COOKIE_VARIABLE or not any(fnmatchcase(name, pattern) for pattern in _OF_FLEET_PROCESSES)
+    }
 
 
 def names_allowed(base: Mapping[str, str], patterns: Collection[str]) -> list[str]:

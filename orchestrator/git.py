@@ -24,10 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from orchestrator.environment import FLEET_PREFIX
+from orchestrator.environment import own_programs_environment
 from orchestrator.errors import ConfigurationError, GitError
 from orchestrator.git_credentials import kept_apart
-from orchestrator.process_list import COOKIE_VARIABLE
 from orchestrator.redaction import redact_url
 from orchestrator.supervisor import StopSignal
 
@@ -277,11 +276,9 @@ def _subcommand(args: Sequence[str | Path]) -> str:
 def _environment(user_config: bool) -> dict[str, str]:
     kept = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in own_programs_environment().items()
         if not name.startswith("GIT_") or name == "GIT_EXEC_PATH" or (user_config and KEPT_FOR_REMOTES.fullmatch(name))
     }
-    # The addresses of the fleet, with their passwords, are nothing to git, nor to what hooks of a repository start.
-    kept = {name: value for name, value in kept.items() if not name.startswith(FLEET_PREFIX) or name == COOKIE_VARIABLE}
     if not user_config:
         kept |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_ATTR_NOSYSTEM": "1"}
     return kept | {

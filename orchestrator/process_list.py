@@ -70,7 +70,7 @@ def read_processes() -> list[Process]:
 
 
 def read_process(pid: int) -> Process | None:
-    """The process, without its cookie, or None if it has ended, also while we read.
+    """The process, without its cookie, or None if it has ended, also while we read, or if /proc hides it from us.
 
     A zombie has ended: it waits for its parent only.
     """
@@ -88,8 +88,22 @@ def read_process(pid: int) -> Process | None:
             threads=int(fields[17]),
             resident_pages=int(fields[21]),
         )
-    except (FileNotFoundError, ProcessLookupError, IndexError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError, IndexError):
         return None
+
+
+def is_hidden(pid: int) -> bool:
+    """Whether there is such a process although /proc does not show it: mounted with `hidepid`, it hides those of other
+    accounts, and from all but root those that are closed to others (`closed_process`)."""
+    if os.access(f"/proc/{pid}/stat", os.R_OK):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def read_file(path: str) -> bytes:

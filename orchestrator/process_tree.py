@@ -10,9 +10,9 @@ kernel keeps it readable in `/proc/<pid>/environ`.
 
 Whoever reads a cookie can so tell whether its worker still lives, also after the number was given to another process.
 
-Out of reach without a control group: a process that was started with an emptied environment, in a session of its own,
-by a parent that has ended since; one that runs under another account, unless we are root; and a chain of processes
-that each fork and end faster than /proc can be read.
+Out of reach without a control group: a process in a session of its own, whose parent has ended since, and that was
+started with an emptied environment or has closed itself to others (`closed_process`; not to root); one that runs under
+another account, unless we are root; and a chain of processes that each fork and end faster than /proc can be read.
 
 Imports nothing but the standard library: the guard of a worker runs on a bare interpreter.
 """
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from orchestrator import control_group
-from orchestrator.process_list import COOKIE_VARIABLE, Process, read_process, read_processes
+from orchestrator.process_list import COOKIE_VARIABLE, Process, is_hidden, read_process, read_processes
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ def owner_of(cookie: str) -> str:
 
 
 def is_orphaned(cookie: str) -> bool:
-    """Whether the worker of this cookie is dead. False for what is no worker's cookie, and for one of another
-    container: its numbers mean nothing here."""
+    """Whether the worker of this cookie is dead. False for what is no worker's cookie, for one of another container, as
+    its numbers mean nothing here, and where /proc hides whoever has the number: it may well be that worker."""
     try:
         namespace, pid, start_ticks = (int(part) for part in owner_of(cookie).split("-"))
     except ValueError:
@@ -69,7 +69,7 @@ def is_orphaned(cookie: str) -> bool:
     if namespace != _process_namespace():
         return False
     process = read_process(pid)
-    return process is None or process.start_ticks != start_ticks
+    return not is_hidden(pid) if process is None else process.start_ticks != start_ticks
 
 
 def end_tree(

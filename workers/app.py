@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 from orchestrator.celery_app import create_app
+from orchestrator.closed_process import close_to_others
 from orchestrator.dispatch.fleet import Fleet, join_fleet
 from orchestrator.dispatch.tasks import register_control_tasks
 from orchestrator.settings import load_settings
@@ -19,6 +20,7 @@ from workers.lifecycle import follow_lifecycle
 from workers.slots import Slots, keep_busy
 from workers.tasks import register_agent_tasks
 
+close_to_others()  # also where Celery's own command line has started us
 settings = load_settings()
 app = create_app(settings)
 slots = Slots()

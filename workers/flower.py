@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 
+from orchestrator.closed_process import close_to_others
 from orchestrator.errors import OrchestratorException
 
 
 def main() -> None:
+    close_to_others()
     try:
         from workers.app import app  # noqa: PLC0415 - this reads the settings
     except OrchestratorException as error:

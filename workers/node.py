@@ -12,9 +12,9 @@ import secrets
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.closed_process import close_to_others
 from orchestrator.errors import OrchestratorException
 from orchestrator.import_ahead import import_ahead
-from orchestrator.local import fork_server
 from orchestrator.task_names import CONTROL_QUEUE, queues_of_worker
 
 if TYPE_CHECKING:
@@ -51,8 +51,11 @@ NEEDED_BY_BOTH: Final = (
 
 
 def main() -> None:
+    close_to_others()
     words = parser().parse_args()
     if words.role == "fork-server":
+        from orchestrator.local import fork_server  # noqa: PLC0415 - its imports take a while, see `close_to_others`
+
         import_ahead(*NEEDED_BY_BOTH)
         words = parser().parse_args(fork_server.serve())
     os.environ.update(variables(words))

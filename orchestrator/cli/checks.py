@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from orchestrator.environment import own_programs_environment
 from orchestrator.errors import OrchestratorException
 from orchestrator.redaction import redact_url
 
@@ -63,7 +64,9 @@ def check_git() -> Check:
     remedy = f"Install git {OLDEST_GIT[0]}.{OLDEST_GIT[1]} or newer."
     if shutil.which("git") is None:
         return Check("git", "fail", "git is not on the PATH", remedy)
-    said = subprocess.run(["git", "--version"], capture_output=True, text=True, check=False, timeout=20).stdout.strip()
+    said = subprocess.run(
+        ["git", "--version"], env=own_programs_environment(), capture_output=True, text=True, check=False, timeout=20
+    ).stdout.strip()
     version = _version(said)
     return Check("git", "ok" if version >= OLDEST_GIT else "fail", said, remedy)
 

@@ -79,7 +79,7 @@ def _begin(request: dict[str, Any], log: int, lifeline: int) -> list[str]:
     os.setsid()
     words: list[str] = request["words"]
     with suppress(OSError):  # the command that a listing of processes shows is the server's; this is the name beside it
-        Path("/proc/self/comm").write_text(words[0])
+        Path("/proc/thread-self/comm").write_text(words[0])
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
     os.close(log)

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.closed_process import close_to_others
 from orchestrator.errors import LocalStackError
 from orchestrator.local.folders import Folders, open_folders
 from orchestrator.local.leftovers import end_leftovers
@@ -148,6 +149,7 @@ def _listen(path: Path) -> socket.socket:
 
 
 def main() -> None:
+    close_to_others()
     parser = argparse.ArgumentParser(prog="python -m orchestrator.local.keeper", description=__doc__)
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--lock-fd", type=int, required=True, help="open, and locked by the client that starts this")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -24,6 +23,7 @@ import redis
 
 from orchestrator.local.postgres import Account
 from tests.support import stack_client, stand_in_worker
+from tests.support.accounts import becoming, plain_account
 from tests.support.processes import process_named, processes_of
 from tests.support.services import open_temporary_folder
 from tests.support.waiting import wait_until
@@ -84,7 +84,15 @@ class House:
         worker = [sys.executable, stand_in_worker.__file__, str(self.journals), behaviour]
         client = Client(
             subprocess.Popen(
-                [*self.prefix(), sys.executable, stack_client.__file__, str(self.state_dir), need, str(slots), *worker],
+                [
+                    *becoming(self.account),
+                    sys.executable,
+                    stack_client.__file__,
+                    str(self.state_dir),
+                    need,
+                    str(slots),
+                    *worker,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -99,21 +107,6 @@ class House:
         )
         self.clients.append(client)
         return client
-
-    def prefix(self) -> list[str]:
-        """Become the account. It may read everything, for the interpreter often lives below /root; no more than that."""
-        if self.account.uid == os.geteuid():
-            return []
-        return [
-            "setpriv",
-            f"--reuid={self.account.uid}",
-            f"--regid={self.account.gid}",
-            "--clear-groups",
-            "--inh-caps=-all,+dac_read_search",
-            "--ambient-caps=-all,+dac_read_search",
-            "--bounding-set=-all,+dac_read_search",
-            "--",
-        ]
 
     def open(self, need: str = "SERVICES", *, slots: int = 1, behaviour: str = "good") -> Client:
         return self.start(need, slots=slots, behaviour=behaviour).wait_until_ready()
@@ -182,8 +175,7 @@ def myself() -> Account:
 def plain_user() -> Account:
     if os.geteuid() != 0:
         pytest.skip("this is a plain user already")
-    entry = pwd.getpwnam("nobody")
-    return Account("nobody", entry.pw_uid, entry.pw_gid)
+    return plain_account()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 from orchestrator import process_list
 from orchestrator.process_list import COOKIE_VARIABLE
 from orchestrator.process_tree import end_tree, find_by_cookie, kill_trees
+from tests.support.accounts import becoming, plain_account
 from tests.support.supervision import is_alive, new_cookie
 from tests.support.waiting import wait_until
 
@@ -140,6 +141,47 @@ def test_all_trees_that_a_rule_names_are_killed_at_once(cookie: str, tmp_path: P
     wait_until(lambda: all(find_by_cookie(f"{cookie}-{n}") for n in range(3)), "all three run")
     assert kill_trees(lambda carried: carried.startswith(f"{cookie}-")) == []
     assert [process.wait() for process in processes] == [-9, -9, -9]
+
+
+HIDDEN_WORKER = """
+import os, signal, sys, time
+from orchestrator.closed_process import close_to_others
+from orchestrator.process_list import read_process
+from orchestrator.process_tree import is_orphaned, owner_of_this_process
+heard, tell = os.pipe()
+pid = os.fork()
+if pid == 0:
+    close_to_others()
+    os.write(tell, owner_of_this_process().encode())
+    time.sleep(600)
+cookie = os.read(heard, 200).decode() + ".1"
+try:
+    assert read_process(pid) is None, "it is hidden"
+    assert not is_orphaned(cookie), "it lives"
+finally:
+    os.kill(pid, signal.SIGKILL)
+os.waitpid(pid, 0)
+assert is_orphaned(cookie), "it is dead"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount /proc")
+def test_a_worker_that_proc_hides_is_not_taken_for_dead(tmp_path: Path) -> None:
+    """With `hidepid` a worker that is closed to others is not to be seen by those of its own account."""
+    own_proc = [
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "sh",
+        "-c",
+        'mount -t proc -o hidepid=2 proc /proc && exec "$@"',
+        "sh",
+    ]
+    program = [sys.executable, "-P", "-c", HIDDEN_WORKER]
+    command = [*own_proc, *becoming(plain_account()), *program]
+    done = subprocess.run(command, check=False, cwd="/", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_threads_that_ask_at_the_same_time_share_a_reading(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,12 +20,18 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             named = any(str(folder) in word for word in process.cmdline())
-            inside = Path(process.cwd()).is_relative_to(folder)
-            if (named or inside) and process.status() != psutil.STATUS_ZOMBIE:
+            if (named or _works_in(process, folder)) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
             continue
     return found
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return Path(process.cwd()).is_relative_to(folder)
+    except psutil.AccessDenied:  # another account's, or one of ours that is closed to others
+        return False
 
 
 def process_named(folder: Path, word: str) -> psutil.Process | None:

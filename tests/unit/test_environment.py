@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from orchestrator.environment import agent_environment
+from orchestrator.environment import agent_environment, own_programs_environment
 
 
 def environment(base: dict[str, str], *allow: str, **extra: str) -> dict[str, str]:
@@ -30,6 +30,17 @@ def test_no_variable_of_the_fleet_passes_even_if_a_list_names_it() -> None:
     base = {"ORCHESTRATOR_BROKER_URL": "b", "ORCHESTRATOR_DATABASE_URL": "d", "ORCHESTRATOR_JOB": "an outer job"}
     seen = environment(base, "ORCHESTRATOR_*", "*")
     assert not any(name.startswith("ORCHESTRATOR_") for name in seen.keys() - {"ORCHESTRATOR_ATTEMPT"})
+
+
+def test_the_workers_own_programs_see_nothing_of_the_fleet() -> None:
+    of_the_fleet = {
+        "ORCHESTRATOR_BROKER_URL": "b",
+        "PGPASSWORD": "p",
+        "FLOWER_BASIC_AUTH": "me:f",
+        "CELERY_BROKER_URL": "b",
+    }
+    others = {"ORCHESTRATOR_ATTEMPT": "the worker's cookie", "HOME": "/home/me", "HOUSE_VARIABLE": "stays"}
+    assert own_programs_environment({**of_the_fleet, **others}) == others
 
 
 def test_the_attempts_own_variables_and_its_cookie_are_there() -> None:
