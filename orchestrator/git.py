@@ -26,7 +26,7 @@ from typing import Final
 
 from orchestrator.environment import own_programs_environment
 from orchestrator.errors import ConfigurationError, GitError
-from orchestrator.git_credentials import kept_apart
+from orchestrator.git_credentials import kept_apart, refused
 from orchestrator.redaction import redact_url
 from orchestrator.supervisor import StopSignal
 
@@ -128,19 +128,36 @@ def run_git(
     `on_start` is given its process, which another thread may kill. Raises `GitError` for a failure (unless `check` is false) and for a
     command that outlives `timeout_seconds`, `ConfigurationError` when there is no git.
     """
-    kept = kept_apart([str(arg) for arg in args])
-    settings = [*ALWAYS, *(() if user_config else OWN_REPOSITORIES), *kept.settings]
-    command = ["nice", "-n", str(nice)] if nice else []
-    command += ["git", "--no-pager", *(part for key, value in settings for part in ("-c", f"{key}={value}"))]
-    command += kept.args
-    shown = _shown(args)
     if cwd is not None and not cwd.is_dir():
-        raise GitError(f"There is no folder {cwd} to run git in.", context={"command": shown, "cwd": str(cwd)})
+        raise GitError(f"There is no folder {cwd} to run git in.", context={"command": _shown(args), "cwd": str(cwd)})
+    variables = _environment(user_config) | dict(env or {})
+    for kept in kept_apart([str(arg) for arg in args], variables):
+        settings = [*ALWAYS, *(() if user_config else OWN_REPOSITORIES), *kept.settings]
+        command = ["nice", "-n", str(nice)] if nice else []
+        command += ["git", "--no-pager", *(part for key, value in settings for part in ("-c", f"{key}={value}"))]
+        command += kept.args
+        result = _run(command, args, cwd, input, variables | kept.variables, timeout_seconds, on_start)
+        if not refused(result.stderr):
+            break
+    if check and result.exit_code != 0:
+        raise failure(args, result, cwd)
+    return result
+
+
+def _run(  # noqa: PLR0917 - what `run_git` was given
+    command: Sequence[str],
+    args: Sequence[str | Path],
+    cwd: Path | None,
+    input: bytes | None,  # noqa: A002 - as above
+    variables: Mapping[str, str],
+    timeout_seconds: float,
+    on_start: Callable[[subprocess.Popen[bytes]], None] | None,
+) -> GitResult:
     try:
         process = subprocess.Popen(
             command,
             cwd=cwd,
-            env=_environment(user_config) | kept.variables | dict(env or {}),
+            env=variables,
             stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -156,17 +173,14 @@ def run_git(
     except subprocess.TimeoutExpired as error:
         raise GitError(
             f"git {_subcommand(args)} did not end within {timeout_seconds:g} s.",
-            context={"command": shown, "cwd": str(cwd)},
+            context={"command": _shown(args), "cwd": str(cwd)},
             recovery="Is the remote reachable from this machine?",
         ) from error
     finally:
         if process.returncode is None:
             _end_group(process)
     stderr = redact_url(stderr_bytes.decode("utf-8", "backslashreplace")).strip()
-    result = GitResult(stdout, stderr, process.returncode)
-    if check and process.returncode != 0:
-        raise failure(args, result, cwd)
-    return result
+    return GitResult(stdout, stderr, process.returncode)
 
 
 @contextmanager

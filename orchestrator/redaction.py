@@ -6,21 +6,32 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
+from urllib.parse import unquote
 
 _USERINFO = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/\s:@]*)(?::(?P<password>[^/\s@]*))?@", re.IGNORECASE
 )
 
 
+_NO_PASSWORDS: Final = (None, "", "x-oauth-basic")
+"""What stands after a token that takes the place of the user name."""
+_SHORTEST_TOKEN: Final = 16
+"""Characters. A shorter one before the `@` of a URL is somebody's name, which may stand in any text."""
+
+
 def redact_url(text: str) -> str:
     """The text with the password of each URL in it replaced; a lone token before the `@` counts as a password."""
 
     def hide(match: re.Match[str]) -> str:
-        if match["password"] is None:
-            return f"{match['scheme']}***@" if match["scheme"].lower().startswith("http") else match[0]
-        return f"{match['scheme']}{match['user']}:***@"
+        if _is_lone_name(match):
+            return f"{match['scheme']}***@"
+        return match[0] if match["password"] is None else f"{match['scheme']}{match['user']}:***@"
 
     return _USERINFO.sub(hide, text)
+
+
+def _is_lone_name(match: re.Match[str]) -> bool:
+    return match["scheme"].lower().startswith("http") and match["password"] in _NO_PASSWORDS
 
 
 HIDDEN: Final = "***"
@@ -49,6 +60,12 @@ def secrets_of(environment: Mapping[str, str], names: Collection[str]) -> list[s
 
 
 def passwords_of(url: str | None) -> list[str]:
-    """The password in a URL, if it has one."""
+    """The password in a URL, if it has one, or the token in its place: as it stands there, and as it is meant."""
     found = _USERINFO.search(url or "")
-    return [found["password"]] if found and found["password"] else []
+    if not found:
+        return []
+    if _is_lone_name(found):
+        secret = found["user"] if len(found["user"]) >= _SHORTEST_TOKEN else ""
+    else:
+        secret = found["password"] or ""
+    return list(dict.fromkeys((secret, unquote(secret)))) if secret else []

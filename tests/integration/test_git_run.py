@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,7 @@ import pytest
 from orchestrator.errors import ConfigurationError, GitError
 from orchestrator.git import attempt_ref, last_line, require_git, run_git
 from tests.support.git_checkout import Repository
-from tests.support.git_server import GitServer
+from tests.support.git_server import IN_A_URL, PASSWORD, TOKEN, USER, GitServer
 from tests.support.waiting import wait_until
 
 
@@ -63,30 +64,77 @@ def test_a_failure_says_what_git_said(repository: Repository) -> None:
     assert caught.value.context["exit_code"] == 128
 
 
-def test_a_password_in_a_url_stands_on_no_command_line(tmp_path: Path) -> None:
-    """Git finds its way with it all the same, whatever helper of the user's would answer first."""
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[GitServer]:
+    """With an empty repository `repo.git`, which may be pushed to."""
     bare = tmp_path / "served" / "repo.git"
-    (tmp_path / "config").write_text(
-        '[credential]\n\thelper = "!f() { echo username=nobody; echo password=wrong; }; f"\n'
-    )
     run_git("init", "--quiet", "--bare", "--initial-branch=main", bare, cwd=None)
     run_git("config", "http.receivepack", "true", cwd=bare)
+    one = GitServer(tmp_path / "served")
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def helper(tmp_path: Path) -> Iterator[Callable[[str, str], Mapping[str, str]]]:
+    """Lets git's helper of the user know one name and password; what it is told is written into `told`."""
+
+    def knows(name: str, password: str) -> Mapping[str, str]:
+        program = tmp_path / "helper"
+        program.write_text(
+            "#!/bin/sh\n"
+            f'echo "$1" >> {tmp_path}/told; said=$(tee -a {tmp_path}/told); test "$1" = get || exit 0\n'
+            f"""case "$said" in *username=*) case "$said" in *"username={name}"*) ;; *) exit 0;; esac;; esac\n"""
+            f"echo 'username={name}'; echo 'password={password}'\n"
+        )
+        program.chmod(0o755)
+        (tmp_path / "config").write_text(f"[credential]\n\thelper = {program}\n")
+        return {"GIT_CONFIG_GLOBAL": str(tmp_path / "config")}
+
+    return knows
+
+
+@pytest.mark.parametrize("login", [IN_A_URL, TOKEN, f"{TOKEN}:"], ids=["password", "token", "token and colon"])
+def test_a_secret_in_a_url_stands_on_no_command_line(
+    login: str, server: GitServer, helper: Callable[[str, str], Mapping[str, str]], tmp_path: Path
+) -> None:
+    """Git finds its way with it all the same, whatever helper of the user's would answer first, and keeps it nowhere."""
     source = Repository.create(tmp_path / "source", {"file": "one\n"})
-    server = GitServer(tmp_path / "served")
-    env = {"GIT_CONFIG_GLOBAL": str(tmp_path / "config")}
-    url = server.url("repo.git")
-    try:
-        words = ("push", "--quiet", "--", url, "HEAD:refs/heads/main")
-        run_git(*words, cwd=source.path, user_config=True, env=env)
-        listing = run_git("ls-remote", "--", url, cwd=tmp_path, user_config=True, env=env).text
-        run_git("clone", "--quiet", "--", url, tmp_path / "clone", cwd=None, user_config=True, env=env)
-    finally:
-        server.close()
+    env, url = helper("nobody", "wrong"), server.url("repo.git", login)
+    words = ("push", "--quiet", "--", url, "HEAD:refs/heads/main")
+    run_git(*words, cwd=source.path, user_config=True, env=env)
+    listing = run_git("ls-remote", "--", url, cwd=tmp_path, user_config=True, env=env).text
+    run_git("clone", "--quiet", "--", url, tmp_path / "clone", cwd=None, user_config=True, env=env)
     assert f"{source.head}\trefs/heads/main" in listing
     assert (tmp_path / "clone" / "file").read_text() == "one\n"
     assert "hunter2" not in (tmp_path / "clone" / ".git" / "config").read_text()
+    assert not (tmp_path / "told").exists()
     assert server.answered > 3
     assert server.seen_in == set()
+
+
+def test_a_name_without_a_password_is_asked_about(
+    server: GitServer, helper: Callable[[str, str], Mapping[str, str]], tmp_path: Path
+) -> None:
+    """The helper knows the password of that name, and is told which name; settings by variables stay."""
+    env, url = helper(USER, PASSWORD), server.url("repo.git", IN_A_URL.partition(":")[0])
+    more = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "house.colour", "GIT_CONFIG_VALUE_0": "red"}
+    run_git("clone", "--quiet", "--", url, tmp_path / "clone", cwd=None, user_config=True, env={**env, **more})
+    assert f"username={USER}" in (tmp_path / "told").read_text()
+    assert "store" in (tmp_path / "told").read_text()
+    assert server.seen_in == set()
+    with pytest.raises(GitError, match="Password"):
+        run_git("ls-remote", "--", server.url("repo.git", "somebody"), cwd=tmp_path, user_config=True, env=env)
+
+
+def test_a_token_that_is_refused_is_not_shown(server: GitServer, tmp_path: Path) -> None:
+    env = {"GIT_CONFIG_GLOBAL": os.devnull}
+    with pytest.raises(GitError) as caught:
+        run_git(
+            "ls-remote", "--", server.url("repo.git", "another-token-0123"), cwd=tmp_path, user_config=True, env=env
+        )
+    assert "127.0.0.1" in str(caught.value.context)
+    assert "another-token-0123" not in f"{caught.value} {caught.value.context}"
 
 
 def test_a_password_in_a_url_is_never_shown(tmp_path: Path) -> None:

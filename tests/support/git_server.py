@@ -1,7 +1,7 @@
-"""A repository behind a password: git's own `http-backend`, on 127.0.0.1.
+"""A repository behind a password, or a token: git's own `http-backend`, on 127.0.0.1.
 
-It looks at every process of the machine while it is asked, because the client's are alive then: `seen_in` names the files
-under /proc in which the password stood.
+It looks at every process of the machine while it is asked, because the client's are alive then: `seen_in` has the command
+lines in which the secret stood.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any, Final
 
 USER: Final = "me@example.org"
 PASSWORD: Final = "hunter2/ä%"
-IN_A_URL: Final = ("me%40example.org", "hunter2%2F%C3%A4%25")
+IN_A_URL: Final = "me%40example.org:hunter2%2F%C3%A4%25"
+TOKEN: Final = "hunter2_0123456789abcdef"
 
 
 class GitServer:
-    """Serves the bare repositories below a folder. `url` has user and password in it."""
+    """Serves the bare repositories below a folder to `USER` with `PASSWORD`, and to `TOKEN` without one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -31,9 +32,8 @@ class GitServer:
         self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
         self._thread.start()
 
-    def url(self, repository: str) -> str:
-        user, password = IN_A_URL
-        return f"http://{user}:{password}@127.0.0.1:{self._http.server_port}/{repository}"
+    def url(self, repository: str, login: str = IN_A_URL) -> str:
+        return f"http://{login}@127.0.0.1:{self._http.server_port}/{repository}"
 
     def close(self) -> None:
         self._http.shutdown()
@@ -41,7 +41,7 @@ class GitServer:
         self._thread.join()
 
     def look(self) -> None:
-        words = {PASSWORD.encode(), IN_A_URL[1].encode()}
+        words = {PASSWORD.encode(), IN_A_URL.partition(":")[2].encode(), TOKEN.encode()}
         for file in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 said = file.read_bytes()
@@ -67,8 +67,8 @@ class _Handler(BaseHTTPRequestHandler):
         server: GitServer = self.server.server  # type: ignore[attr-defined]
         server.look()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        wanted = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        if self.headers.get("Authorization") != f"Basic {wanted}":
+        wanted = [base64.b64encode(login.encode()).decode() for login in (f"{USER}:{PASSWORD}", f"{TOKEN}:")]
+        if self.headers.get("Authorization") not in {f"Basic {login}" for login in wanted}:
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
             self.end_headers()
