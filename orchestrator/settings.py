@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -24,6 +26,7 @@ from pydantic_settings import (
 from orchestrator.environment import FLEET_PREFIX
 from orchestrator.errors import ConfigurationError
 from orchestrator.prices import Price
+from orchestrator.redaction import passwords_of
 
 CONFIG_VARIABLE: Final = f"{FLEET_PREFIX}CONFIG"
 CONFIG_FILE: Final = "orchestrator.toml"
@@ -187,6 +190,21 @@ def load_settings(**overrides: Any) -> Settings:
             context={"file": file},
             recovery=f"Mend it, or name another one in {CONFIG_VARIABLE}.",
         ) from error
+
+
+def file_with_passwords() -> Path | None:
+    """The settings file in use, if a password of the fleet stands in it. Whoever may read it has the password: its owner,
+    and so every agent of a worker that runs under that account."""
+    file = Path(os.environ.get(CONFIG_VARIABLE) or CONFIG_FILE)
+    try:
+        said = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return file if any(passwords_of(str(said.get(name, ""))) for name in ("broker_url", "database_url")) else None
+
+
+def others_may_read(file: Path) -> bool:
+    return bool(file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
 def misspelt_variables() -> dict[str, str]:

@@ -25,7 +25,7 @@ from orchestrator.errors import OrchestratorException
 from orchestrator.local.lifeline import watch_keeper
 from orchestrator.logging import configure_logging
 from orchestrator.recovery.reconciler import Reconciler
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, file_with_passwords, others_may_read
 from orchestrator.task_names import CONTROL_QUEUE
 from workers.agent_runner import AgentRunner
 from workers.guard import Guard, guard_against_death_only
@@ -51,6 +51,7 @@ def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[
         try:
             process_tree.mark_helpers()
             process_tree.kill_orphans()
+            warn_of_readable_passwords()
             if _takes_agents(app):
                 runner().begin()
             else:
@@ -100,6 +101,19 @@ def sweep_after_the_dead(settings: Settings) -> None:
     sweep_folders(settings.workspaces_dir)
     if settings.cgroup is not None:
         remove_orphaned_groups(str(settings.cgroup))
+
+
+def warn_of_readable_passwords() -> None:
+    """Variables of this process are closed to its agents, a file of its account is not."""
+    file = file_with_passwords()
+    if file is None or (os.geteuid() == 0 and not others_may_read(file)):
+        return
+    log.warning(
+        "Agents can read the passwords in %s%s: give this process the addresses of the fleet by variables.",
+        file,
+        ", and so can other accounts" if others_may_read(file) else "",
+        extra={"event": "worker.readable_passwords", "file": str(file)},
+    )
 
 
 def _take_over_signals() -> None:

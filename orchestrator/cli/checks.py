@@ -52,11 +52,16 @@ def check_everything() -> list[Check]:
 
 def check_settings(settings: Settings) -> Check:
     """They are sound, or there would be none; a variable that was misspelt is ignored without a word."""
-    from orchestrator.settings import misspelt_variables
+    from orchestrator.settings import file_with_passwords, misspelt_variables, others_may_read
 
     if misspelt := misspelt_variables():
         names = ", ".join(f"{name} (did you mean {meant}?)" for name, meant in sorted(misspelt.items()))
         return Check("settings", "warn", f"no settings are {names}", "Correct or unset them: they have no effect.")
+    file = file_with_passwords()
+    if file is not None and others_may_read(file):
+        return Check(
+            "settings", "warn", f"other accounts may read the passwords in {file}", f"Close it: chmod 600 {file}"
+        )
     return Check("settings", "ok", f"state folder {settings.state_dir}, {settings.slots} slots a worker")
 
 

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.cli.checks import check_settings
 from orchestrator.errors import ConfigurationError
 from orchestrator.settings import load_settings, misspelt_variables
+from workers.lifecycle import warn_of_readable_passwords
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +59,46 @@ def test_the_doctor_names_variables_that_were_misspelt(monkeypatch: pytest.Monke
         "no settings are ORCHESTRATOR_BROKER (did you mean ORCHESTRATOR_BROKER_URL?), "
         "ORCHESTRATOR_DB_URL (did you mean ORCHESTRATOR_DATABASE_URL?)"
     )
+
+
+@pytest.mark.parametrize(("mode", "is_told"), [(0o600, False), (0o640, True), (0o604, True)])
+def test_the_doctor_names_a_file_of_passwords_that_others_may_read(mode: int, is_told: bool, tmp_path: Path) -> None:
+    file = tmp_path / "orchestrator.toml"
+    file.write_text('database_url = "postgresql://me:hunter2@db/x"\n')
+    file.chmod(mode)
+    check = check_settings(load_settings())
+    assert (check.state, f"chmod 600 {file.name}" in check.remedy) == (("warn", True) if is_told else ("ok", False))
+
+
+def test_a_file_without_passwords_is_nobodys_matter(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "orchestrator.toml").write_text('slots = 2\ndatabase_url = "postgresql:///x"\n')
+    warn_of_readable_passwords()
+    assert check_settings(load_settings()).state == "ok"
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("account", "mode", "said"),
+    [
+        (1000, 0o600, "orchestrator.toml: give"),
+        (1000, 0o644, "orchestrator.toml, and so can other"),
+        (0, 0o600, ""),
+        (0, 0o640, "so can"),
+    ],
+)
+def test_a_worker_says_who_can_read_the_passwords_of_its_file(
+    account: int,
+    mode: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file = tmp_path / "orchestrator.toml"
+    file.write_text('broker_url = "redis://:hunter2@queue:1/0"\n')
+    file.chmod(mode)
+    monkeypatch.setattr(os, "geteuid", lambda: account)
+    warn_of_readable_passwords()
+    assert said in caplog.text
+    assert bool(caplog.text) == bool(said)
+    assert "hunter2" not in caplog.text
