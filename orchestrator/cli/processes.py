@@ -60,7 +60,21 @@ def addresses(settings: Settings) -> dict[str, str]:
 def become(process: Process) -> NoReturn:
     """Replace this program by that one: signals, exit code and open descriptors are the new program's."""
     sys.stdout.flush()
+    if os.getpid() == 1:
+        _leave_an_init_behind()
     os.execve(sys.executable, [sys.executable, *process.arguments], {**os.environ, **process.environment})  # noqa: S606 - no shell is wanted
+
+
+def _leave_an_init_behind() -> None:
+    """Go on in a child; what this process becomes stays process 1 of its container, as `init_program` says."""
+    from orchestrator.cli import init_program
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, init_program.PASSED_ON)
+    child = os.fork()
+    if child != 0:
+        os.execve(sys.executable, [sys.executable, "-I", "-S", init_program.__file__, str(child)], {})  # noqa: S606
+    os.setsid()  # Ctrl-C in a terminal is for process 1 to pass on, once
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, init_program.PASSED_ON)
 
 
 def start_bound(process: Process, variables: Mapping[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -125,6 +125,47 @@ def test_what_a_keeper_starts_is_closed(folder: Path, started: list[subprocess.P
     assert [process for process in below if process.is_running()] == []
 
 
+IN_A_CONTAINER = """
+import os, signal, sys, time
+def others():
+    return set(open("/proc/1/task/1/children").read().split()) - {str(os.getpid())}
+print("secret" if "SECRET" in os.environ else "no secret", repr(open("/proc/1/environ").read()), os.getppid(), flush=True)
+wait, go = os.pipe()
+if os.fork() == 0:
+    if os.fork() == 0:
+        os.read(wait, 1)
+    os._exit(0)
+os.wait()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+seen = others()
+os.write(go, b"!")
+while others():
+    time.sleep(0.01)
+print(len(seen), "reaped", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a process namespace with its own /proc")
+def test_process_1_of_a_container_has_no_variables(folder: Path) -> None:
+    """It is an init: it reaps, passes signals on, and ends as the process of the fleet ends."""
+    become = f"from orchestrator.cli.processes import Process, become; become(Process(('-c', {IN_A_CONTAINER!r})))"
+    own_processes = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    container = subprocess.Popen(
+        [*own_processes, *becoming(plain_account()), sys.executable, "-P", "-c", become],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "SECRET": SECRET},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with container:
+        assert container.stdout is not None
+        assert [container.stdout.readline(), container.stdout.readline()] == ["secret '' 1\n", "1 reaped\n"]
+        [init] = psutil.Process(container.pid).children()
+        init.terminate()
+    assert container.returncode == 7
+
+
 def test_an_agent_finds_no_password_of_the_fleet(
     services: Services, database: str, broker: str, folder: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
