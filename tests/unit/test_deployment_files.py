@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import shutil
 import stat
@@ -137,3 +138,19 @@ def test_a_secret_that_is_missing_is_added(project: Path) -> None:
     assert drawn["FLOWER_PASSWORD"]
     assert drawn["POSTGRES_PASSWORD"]
     assert stat.S_IMODE((project / ".env").stat().st_mode) == 0o600
+
+
+def test_the_unit_gives_a_worker_what_only_root_can_read() -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(ROOT_OF_THE_PROJECT / "deploy" / "orchestrator-worker.service")
+    service = unit["Service"]
+    assert service["User"] not in {"", "root"}
+    assert service["EnvironmentFile"].startswith("/etc/")
+    said = dict(word.split("=", 1) for word in service["Environment"].split())
+    assert {name.removeprefix("ORCHESTRATOR_").lower() for name in said} <= {"state_dir", "log_format"}
+    fields = Settings.model_fields
+    assert (
+        float(service["TimeoutStopSec"]) >= fields["drain_seconds"].default + fields["kill_grace_seconds"].default + 15
+    )
+    assert "URL" not in str(dict(service))
