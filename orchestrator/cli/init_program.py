@@ -9,26 +9,33 @@ the bare interpreter that runs it.
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
-from types import FrameType
 
-PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Blocked by whoever starts this, so that none is lost meanwhile."""
+PASSED_ON = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+AWAITED = PASSED_ON | {signal.SIGCHLD}
+"""Blocked by whoever starts this: none is lost, before it looks or between two looks."""
 
 
 def main(child: int) -> int:
-    def pass_on(number: int, _: FrameType | None) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(child, number)
-
-    for number in PASSED_ON:
-        signal.signal(number, pass_on)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     while True:
-        pid, status = os.wait()
-        if pid == child:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+        number = signal.sigwait(AWAITED)
+        if number in PASSED_ON:
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+        for pid, status in ended_children():
+            if pid == child:
+                code = os.waitstatus_to_exitcode(status)
+                return code if code >= 0 else 128 - code
+
+
+def ended_children() -> Iterator[tuple[int, int]]:
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            yield pid, status
 
 
 if __name__ == "__main__":

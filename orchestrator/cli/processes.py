@@ -69,12 +69,12 @@ def _leave_an_init_behind() -> None:
     """Go on in a child; what this process becomes stays process 1 of its container, as `init_program` says."""
     from orchestrator.cli import init_program
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, init_program.PASSED_ON)
+    signal.pthread_sigmask(signal.SIG_BLOCK, init_program.AWAITED)
     child = os.fork()
     if child != 0:
         os.execve(sys.executable, [sys.executable, "-I", "-S", init_program.__file__, str(child)], {})  # noqa: S606
     os.setsid()  # Ctrl-C in a terminal is for process 1 to pass on, once
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, init_program.PASSED_ON)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, init_program.AWAITED)
 
 
 def start_bound(process: Process, variables: Mapping[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:
