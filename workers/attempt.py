@@ -34,6 +34,8 @@ class Attempt:
     """The session that it goes on with."""
     session_refused: bool = False
     """The program did not know that session."""
+    permissions_refused: str | None = None
+    """What its permissions kept it from at last, in words."""
     events: list[AgentEvent] = field(default_factory=list)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
@@ -13,7 +14,7 @@ from orchestrator.errors import ConfigurationError, DatabaseUnavailable, GitErro
 from orchestrator.fault_points import fault_point
 from orchestrator.git import attempt_ref, until_stopped
 from orchestrator.outcomes import COUNTED_AGAINST_RETRIES, RESUMED_AFTER, Outcome
-from orchestrator.plan.model import ResolvedSubtask
+from orchestrator.plan.model import Permissions, ResolvedSubtask
 from orchestrator.push import Refusal
 from orchestrator.state import outbox
 from orchestrator.state.checkpoints import SavedWork
@@ -42,6 +43,11 @@ LONGEST_PUSH_SECONDS: Final = 120.0
 _WORK_IS_KEPT: Final = {
     *(Outcome.COMPLETED, Outcome.TURN_LIMIT, Outcome.BUDGET_EXCEEDED),
     *(COUNTED_AGAINST_RETRIES | RESUMED_AFTER) - {Outcome.WORKER_LOST},
+}
+
+_WIDER: Final[Mapping[Permissions, str]] = {
+    "read-only": "Give the subtask `permissions: edit`, or `full`.",
+    "edit": "Give the subtask `permissions: full`.",
 }
 
 
@@ -225,7 +231,7 @@ def _keep_work(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
         words = f"it may only read, and changed {len(changed)} files, {changed[0]} among them"
         return replace(end, outcome=Outcome.PERMISSION_DENIED, error=words)
     if not changed and end.outcome is Outcome.COMPLETED and _must_change(attempt):
-        return replace(end, outcome=Outcome.NO_CHANGES, error="it ended well but changed nothing")
+        return _without_changes(attempt, end)
     if commit == claim.base_commit:
         return replace(end, commit=commit)
     ref = attempt_ref(claim.job_id, claim.subtask_id, claim.number)
@@ -245,6 +251,15 @@ def _must_change(attempt: Attempt) -> bool:
     if subtask.expect_changes is not None:
         return subtask.expect_changes
     return attempt.agent.expects_changes and subtask.kind != "testing" and subtask.permissions != "read-only"
+
+
+def _without_changes(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
+    """A refusal by its own permissions is the reason, and would be the next attempt's: only the plan can change that."""
+    if attempt.permissions_refused is None:
+        return replace(end, outcome=Outcome.NO_CHANGES, error="it ended well but changed nothing")
+    permissions = attempt.subtask.permissions
+    words = f"it changed nothing, for `permissions: {permissions}` refused {attempt.permissions_refused}"
+    return replace(end, outcome=Outcome.PERMISSION_DENIED, error=f"{words}. {_WIDER.get(permissions, '')}".rstrip())
 
 
 def _push(attempt: Attempt, commit: str, ref: str) -> Refusal | None:

@@ -39,6 +39,7 @@ def run_program(attempt: Attempt, prompt: str) -> AttemptEnd:
     said = attempt.agent.classify(ending, [*attempt.events, *attempt.agent.read_files(request)])
     attempt.session_refused = request.session_id is not None and said.session_unknown
     hide = attempt.redaction.hide
+    attempt.permissions_refused = said.refused and hide(said.refused)
     said = replace(said, error=said.error and hide(said.error), result=said.result and hide(said.result))
     end = judge(
         ending,

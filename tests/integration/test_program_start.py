@@ -14,6 +14,7 @@ from tests.support.repositories import new_repository
 pytestmark = pytest.mark.stack
 
 HAPPY = 'echo hi > a.txt; echo \'{"type":"result","subtype":"success","result":"%s"}\''
+SAID_DONE = 'echo \'{"type":"result","subtype":"success","result":"Done."}\''
 
 
 def program(folder: Path, version: str, does: str) -> Path:
@@ -54,6 +55,29 @@ def test_what_a_read_only_agent_has_changed_is_not_taken(shared_fleet: TestFleet
     attempt = attempt_of(shared_fleet, tmp_path, str(file), permissions="read-only")
     assert (attempt["status"], attempt["commit"]) == ("permission_denied", None)
     assert "a.txt" in attempt["error"]
+
+
+DENIED = (
+    'echo \'{"type":"system","subtype":"permission_denied","tool_name":"Bash","message":"It requires approval"}\'; '
+)
+
+
+@pytest.mark.parametrize(
+    ("does", "outcome"),
+    [
+        (DENIED + SAID_DONE, "permission_denied"),
+        (DENIED + HAPPY % "Done.", "completed"),
+        (SAID_DONE, "no_changes"),
+    ],
+)
+def test_a_refusal_is_the_reason_where_nothing_was_changed(
+    does: str, outcome: str, shared_fleet: TestFleet, tmp_path: Path
+) -> None:
+    attempt = attempt_of(shared_fleet, tmp_path, str(program(tmp_path, "2.1.330", does)))
+    assert attempt["status"] == outcome
+    if outcome == "permission_denied":
+        words = "it changed nothing, for `permissions: edit` refused Bash (It requires approval)."
+        assert attempt["error"] == f"{words} Give the subtask `permissions: full`."
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="speaks of root")

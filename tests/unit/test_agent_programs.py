@@ -18,7 +18,7 @@ from workers.agents.codex import CodexAgent
 from workers.agents.gemini import GeminiAgent
 from workers.agents.mini_swe_agent import MiniSweAgent
 from workers.agents.opencode import OpencodeAgent
-from workers.agents.protocol import Agent, AgentEnd, AgentRequest, Launch
+from workers.agents.protocol import Agent, AgentEnd, AgentRequest, EventKind, Launch
 from workers.agents.provider import outcome_of_words
 
 STARTED = '{"type":"thread.started","thread_id":"01a20a67"}'
@@ -40,6 +40,9 @@ GEMINI_DONE = (
 GEMINI_FAILED = (
     '{"type":"result","status":"error","error":{"type":"unknown","message":"[API Error: %s]"},"stats":{"input":0}}'
 )
+
+
+EXITED = "Chunk ID: eab770\nWall time: 0.0000 seconds\nProcess exited with code "
 
 
 def turn_failed(message: str) -> str:
@@ -326,6 +329,73 @@ def test_codex_counts_the_call_before_a_kill_though_its_later_sums_leave_it_out(
     lagging = TURN.replace('"cached_input_tokens":900', '"cached_input_tokens":0')
     assert end_of(CodexAgent(), [STARTED, SAID, lagging], 0, tmp_path).usage == four
     assert end_of(CodexAgent(), [STARTED], None, tmp_path).usage == four
+
+
+READ_ONLY_FILE = "/bin/bash: line 1: .git/x: Read-only file system"
+REFUSED = ("echo x > .git/x", f"{EXITED}1\nOutput:\n{READ_ONLY_FILE}\n")
+A_PATCH = ("apply_patch <<'EOF'\n*** Begin Patch", "patch rejected: writing outside of the project; rejected")
+WENT_WELL = ("ls", f"{EXITED}0\nOutput:\nsrc\n")
+FAILED = ("pytest", f"{EXITED}1\nOutput:\n1 failed, Process exited with code 0\n")
+
+
+@pytest.mark.parametrize(
+    ("calls", "refused"),
+    [
+        ([REFUSED], f"`echo x > .git/x` ({READ_ONLY_FILE})"),
+        ([WENT_WELL, A_PATCH], f"`apply_patch <<'EOF'` ({A_PATCH[1]})"),
+        ([REFUSED, FAILED], f"`echo x > .git/x` ({READ_ONLY_FILE})"),
+        ([REFUSED, WENT_WELL], None),
+        ([FAILED], None),
+        ([("touch /x; true", f"{EXITED}0\nOutput:\n{READ_ONLY_FILE}\n")], None),
+        ([("cat /etc/shadow", f"{EXITED}1\nOutput:\ncat: /etc/shadow: Permission denied\n")], None),
+        ([("serve", f"Process running with session ID 4\nOutput:\n{READ_ONLY_FILE}\n")], None),
+        ([("no output", ["of", "words"])], None),
+    ],
+)
+def test_what_codexs_sandbox_refused_at_last_stands_in_its_session(
+    calls: list[tuple[str, Any]], refused: str | None, tmp_path: Path
+) -> None:
+    folder = tmp_path / "codex/sessions/2026/11/29"
+    folder.mkdir(parents=True)
+    lines = [line for number, (command, output) in enumerate(calls) for line in _call(number, command, output)]
+    (folder / "rollout-1.jsonl").write_text("\n".join(map(json.dumps, [*lines, _record(1)])))
+    end = end_of(CodexAgent(), [STARTED, SAID, TURN], 0, tmp_path)
+    assert (end.outcome, end.refused) == (Outcome.COMPLETED, refused)
+    assert CodexAgent().read_files(request(tmp_path, "full"))[-1].kind is EventKind.USAGE  # there is no sandbox
+
+
+def _call(number: int, command: str, output: Any) -> list[dict[str, Any]]:
+    arguments = json.dumps({"cmd": command, "yield_time_ms": 30000})
+    call = {"type": "function_call", "name": "exec_command", "arguments": arguments, "call_id": f"call_{number}"}
+    result = {"type": "function_call_output", "call_id": f"call_{number}", "output": output}
+    return [{"type": "response_item", "payload": payload} for payload in (call, result)]
+
+
+NO_TOOL = {"type": "tool_not_registered", "message": 'Tool "run_shell_command" not found.'}
+BY_POLICY = {"type": "policy_violation", "message": "Tool execution denied by policy."}
+OUTSIDE = {"type": "invalid_tool_params", "message": "Path not in workspace: Attempted path"}
+
+
+@pytest.mark.parametrize(
+    ("calls", "refused"),
+    [
+        ([("run_shell_command", {"command": "make"}, NO_TOOL)], "`make` (it has no shell then)"),
+        ([("write_file", {"file_path": "a.txt"}, BY_POLICY)], "`a.txt` (Tool execution denied by policy.)"),
+        ([("write_file", {"file_path": "/a.txt"}, OUTSIDE)], None),
+        ([("no_such_tool", {}, NO_TOOL)], None),
+        ([("write_file", {"file_path": "a.txt"}, BY_POLICY), ("read_file", {"file_path": "b"}, None)], None),
+    ],
+)
+def test_what_geminis_mode_refused_at_last_stands_in_its_lines(
+    calls: list[tuple[str, dict[str, str], dict[str, str] | None]], refused: str | None
+) -> None:
+    lines = []
+    for number, (tool, parameters, error) in enumerate(calls):
+        lines.append({"type": "tool_use", "tool_name": tool, "tool_id": str(number), "parameters": parameters})
+        status = {"status": "error", "error": error} if error else {"status": "success", "output": ""}
+        lines.append({"type": "tool_result", "tool_id": str(number), **status})
+    end = end_of(GeminiAgent(), [*map(json.dumps, lines), GEMINI_DONE], 0)
+    assert (end.outcome, end.refused) == (Outcome.COMPLETED, refused)
 
 
 def _record(calls: int) -> dict[str, Any]:

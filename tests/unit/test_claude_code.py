@@ -35,6 +35,11 @@ def replay(name: str, exit_code: int | None, *, without_result: bool = False) ->
     return agent.classify(ending(exit_code, text=written), events)
 
 
+def _tool_result(content: str, *, is_error: bool = False) -> dict[str, Any]:
+    block = {"type": "tool_result", "content": content, "is_error": is_error, "tool_use_id": "toolu_1"}
+    return {"type": "user", "message": {"role": "user", "content": [block]}}
+
+
 def launch(config: dict[str, Any], session_id: str | None = None, permissions: Permissions = "edit") -> Launch:
     request = AgentRequest(
         prompt="Do it.",
@@ -205,3 +210,28 @@ def test_a_killed_run_of_a_session_that_went_on_counts_its_own_calls_alone(tmp_p
 def _call(name: str) -> str:
     usage = {"input_tokens": 1000, "output_tokens": 50}
     return json.dumps({"type": "assistant", "message": {"id": name, "model": "m", "usage": usage}}) + "\n"
+
+
+TURNED_DOWN = {"type": "system", "subtype": "permission_denied", "tool_name": "Bash", "message": "It requires approval"}
+LEFT_OUT = "Error: No such tool available: Edit. Edit is disabled for this session, in subagents as well as here."
+
+
+@pytest.mark.parametrize(
+    ("lines", "refused"),
+    [
+        ([TURNED_DOWN, _tool_result("It requires approval", is_error=True)], "Bash (It requires approval)"),
+        ([_tool_result(LEFT_OUT, is_error=True)], "Edit (Edit is disabled for this session)"),
+        ([TURNED_DOWN, _tool_result("File does not exist.", is_error=True)], "Bash (It requires approval)"),
+        ([TURNED_DOWN, _tool_result("src")], None),
+        ([_tool_result("File does not exist.", is_error=True)], None),
+        ([{"type": "user", "message": {"role": "user", "content": "Go on."}}], None),
+    ],
+)
+def test_what_its_permissions_refused_at_last_stands_in_its_lines(
+    lines: list[dict[str, Any]], refused: str | None
+) -> None:
+    agent = ClaudeCodeAgent()
+    result = {"type": "result", "subtype": "success", "is_error": False, "result": "Done."}
+    events = [event for line in [*lines, result] if (event := agent.read_line("stdout", json.dumps(line)))]
+    end = agent.classify(ending(0), events)
+    assert (end.outcome, end.refused) == (Outcome.COMPLETED, refused)

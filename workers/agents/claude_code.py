@@ -9,6 +9,7 @@ seen. What is written here of the program's output was measured with 2.1.330.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from pydantic import Field
 from orchestrator.outcomes import Outcome
 from orchestrator.provider_account import Provider
 from orchestrator.supervisor import Ending
+from orchestrator.text import first_line
 from workers.agents.program import JsonLinesAgent, ProgramConfig, json_lines, summed, text_event
 from workers.agents.protocol import (
     AgentEnd,
@@ -43,6 +45,7 @@ _FLAGS: Final = {
     "full": ("--permission-mode", "bypassPermissions"),
 }
 _NO_SESSION: Final = "No conversation found"
+_LEFT_OUT: Final = re.compile(r"\b(\w+) is disabled for this session")
 _BY_SUBTYPE: Final[Mapping[str, Outcome]] = {
     "error_max_turns": Outcome.TURN_LIMIT,
     "error_max_budget_usd": Outcome.BUDGET_EXCEEDED,
@@ -123,6 +126,10 @@ class ClaudeCodeAgent(JsonLinesAgent[ClaudeCodeConfig]):
             case "system", "api_retry":
                 kind = EventKind.THROTTLED if _is_throttled(data.get("error_status")) else EventKind.TEXT
                 return AgentEvent(kind, data={"retry_after_seconds": data["retry_delay_ms"] / 1000})
+            case "system", "permission_denied":
+                return _refused(data["tool_name"], data["message"])
+            case "user", _:
+                return _tool_end(data["message"]["content"])
             case "assistant", _:
                 content = data["message"]["content"]
                 if tools := {block["id"]: block["name"] for block in content if block["type"] == "tool_use"}:
@@ -154,6 +161,7 @@ class ClaudeCodeAgent(JsonLinesAgent[ClaudeCodeConfig]):
             cost_usd=result.get("total_cost_usd"),
             model=_model(result),
             session_id=result.get("session_id") or session_id,
+            refused=last_data(events, EventKind.TOOL_END).get("refused"),
         )
         if result.get("is_error") or result.get("subtype") != "success":
             outcome = _outcome_of_error(result)
@@ -171,6 +179,21 @@ class ClaudeCodeAgent(JsonLinesAgent[ClaudeCodeConfig]):
             words = f"The agent was not permitted to use {', '.join(denied)}, and changed nothing by other means."
             return replace(end, outcome=Outcome.PERMISSION_DENIED, error=words)
         return end
+
+
+def _tool_end(content: Sequence[Mapping[str, Any]]) -> AgentEvent | None:
+    """What tools gave back. One that the permissions leave out is an error in these words; a denial has a line of its own."""
+    for block in content:
+        if block["type"] == "tool_result" and not block.get("is_error"):
+            return AgentEvent(EventKind.TOOL_END, data={"refused": None})
+        if block["type"] == "tool_result" and (left_out := _LEFT_OUT.search(str(block["content"]))):
+            return _refused(left_out[1], left_out[0])
+    return None
+
+
+def _refused(tool: str, why: str) -> AgentEvent:
+    refused = f"{tool} ({first_line(why).rstrip('.')})"
+    return text_event(EventKind.TOOL_END, refused, {"refused": refused})
 
 
 def _is_throttled(status: object) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,17 @@ from typing import Any, Final
 from orchestrator.outcomes import Outcome
 from orchestrator.provider_account import Provider
 from orchestrator.supervisor import Ending
-from workers.agents.program import UNREADABLE, JsonLinesAgent, ProgramConfig, json_lines, said, text_event, uncached
+from orchestrator.text import first_line
+from workers.agents.program import (
+    SHOWN_CHARACTERS,
+    UNREADABLE,
+    JsonLinesAgent,
+    ProgramConfig,
+    json_lines,
+    said,
+    text_event,
+    uncached,
+)
 from workers.agents.protocol import (
     AgentEnd,
     AgentEvent,
@@ -36,6 +47,13 @@ _ENDLESS: Final = "waiting for network"
 """In the program's word on a provider that refuses connections: it asks again for ever."""
 
 _NO_SESSION: Final = "no rollout found for thread"
+
+_KERNELS_REFUSAL: Final = "Read-only file system"
+"""Where a command writes outside of what its sandbox lets it. What the sandbox refuses in other words (a socket: `Operation
+not permitted`, a name that can't be resolved) fails in the same words without one."""
+
+_PATCH_REJECTED: Final = "patch rejected: "
+_EXIT_CODE: Final = re.compile(r"^Process exited with code (\d+)$", re.MULTILINE)
 
 _WAITS: Final = 2
 """So many of those lines, some seconds apart, are more than a moment without a network."""
@@ -114,15 +132,20 @@ class CodexAgent(JsonLinesAgent[ProgramConfig]):
     def read_files(self, request: AgentRequest) -> Sequence[AgentEvent]:
         """The model, and the tokens of a run that did not come to its last line: both of the session so far."""
         told: dict[str, Any] = {}
+        calls = _Calls()
         for file in sorted(_home(request).glob("sessions/*/*/*/rollout-*.jsonl")):
             for data in json_lines(file):
                 try:
+                    calls.read(data)
                     of_line = _told_in_rollout(data)
                 except UNREADABLE:
                     continue
                 usage = _greater(of_line.get("usage"), told.get("usage"))
                 told |= of_line | ({"usage": usage} if usage else {})
-        return [AgentEvent(EventKind.USAGE, data=told)] if told else ()
+        events = [AgentEvent(EventKind.USAGE, data=told)] if told else []
+        if calls.refused is not None and request.permissions != "full":
+            events.append(text_event(EventKind.TOOL_END, calls.refused, {"refused": calls.refused}))
+        return events
 
     def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
         terminal, counted = last_data(events, EventKind.TERMINAL), last_data(events, EventKind.USAGE)
@@ -133,6 +156,7 @@ class CodexAgent(JsonLinesAgent[ProgramConfig]):
             or (_NOTHING if "error" in terminal else None),
             "model": counted.get("model"),
             "session_id": last_data(events, EventKind.SESSION).get("session_id"),
+            "refused": last_data(events, EventKind.TOOL_END).get("refused"),
         }
         error = (terminal or last_data(events, EventKind.GIVE_UP)).get("error")
         if error is not None:
@@ -144,6 +168,38 @@ class CodexAgent(JsonLinesAgent[ProgramConfig]):
             words = f"The agent reported the end of its turn, but ended with {ending_in_words(ending)}."
             return AgentEnd(Outcome.FAILED, error=words, **about)
         return AgentEnd(Outcome.COMPLETED, **about)
+
+
+class _Calls:
+    """What the sandbox has refused, by the session's file. No line on stdout tells it: the program leaves out commands that
+    it holds for refused, whose output the model sees all the same."""
+
+    def __init__(self) -> None:
+        self._commands: dict[str, str] = {}
+        self.refused: str | None = None
+        """In words, until a command goes well: an agent that found another way was not kept from its work."""
+
+    def read(self, data: Mapping[str, Any]) -> None:
+        match data.get("payload"):
+            case {"type": "function_call", "call_id": str(call), "arguments": str(arguments)}:
+                self._commands[call] = f"`{_short(json.loads(arguments)['cmd'])}`"
+            case {"type": "function_call_output", "call_id": str(call), "output": str(output)}:
+                self._end(self._commands.pop(call, "a command"), output)
+
+    def _end(self, command: str, output: str) -> None:
+        head, _, printed = output.partition("\nOutput:\n")
+        exit_code = _EXIT_CODE.search(head)  # None of one that still runs
+        refusal = next((line for line in printed.splitlines() if _KERNELS_REFUSAL in line), None)
+        if head.startswith(_PATCH_REJECTED):
+            self.refused = f"{command} ({_short(head)})"
+        elif exit_code and exit_code[1] == "0":
+            self.refused = None
+        elif exit_code and refusal:
+            self.refused = f"{command} ({_short(refusal)})"
+
+
+def _short(words: str) -> str:
+    return first_line(words)[:SHOWN_CHARACTERS]
 
 
 def _home(request: AgentRequest) -> Path:

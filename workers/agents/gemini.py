@@ -18,7 +18,8 @@ from pydantic import Field
 from orchestrator.outcomes import Outcome
 from orchestrator.provider_account import Provider
 from orchestrator.supervisor import Ending
-from workers.agents.program import JsonLinesAgent, ProgramConfig, text_event
+from orchestrator.text import first_line
+from workers.agents.program import SHOWN_CHARACTERS, JsonLinesAgent, ProgramConfig, text_event
 from workers.agents.protocol import (
     AgentEnd,
     AgentEvent,
@@ -59,6 +60,10 @@ class GeminiAgent(JsonLinesAgent[GeminiConfig]):
 
     providers = (Provider("gemini", ("GEMINI_API_KEY",), "GOOGLE_GEMINI_BASE_URL"),)
 
+    def __init__(self) -> None:
+        self._calls: dict[str, Mapping[str, Any]] = {}
+        """Of tools, that have not ended."""
+
     def launch(self, request: AgentRequest) -> Launch:
         config = self.config(request)
         home = request.state_dir / "gemini"
@@ -95,12 +100,31 @@ class GeminiAgent(JsonLinesAgent[GeminiConfig]):
             case "message" if data["role"] == "assistant":
                 return text_event(EventKind.TEXT, data["content"], {"part": data["content"]})
             case "tool_use":
+                self._calls[data["tool_id"]] = data
                 return text_event(EventKind.TOOL, data["tool_name"])
+            case "tool_result":
+                return self._tool_end(data)
             case "error":
                 return text_event(EventKind.TEXT, data["message"], {"error": data["message"]})
             case "result":
                 return text_event(EventKind.TERMINAL, data["status"], {**data, "error": _words_of(data.get("error"))})
         return None
+
+    def _tool_end(self, data: Mapping[str, Any]) -> AgentEvent | None:
+        """Refused it is by a rule of the mode, or because the mode has no shell. Any other error is the tool's own."""
+        call = self._calls.pop(data["tool_id"])
+        if data["status"] == "success":
+            return AgentEvent(EventKind.TOOL_END, data={"refused": None})
+        match data["error"]["type"], call["tool_name"]:
+            case "policy_violation", _:
+                why = first_line(data["error"]["message"])
+            case "tool_not_registered", "run_shell_command":
+                why = "it has no shell then"
+            case _:
+                return None
+        asked = call["parameters"].get("command") or call["parameters"].get("file_path") or call["tool_name"]
+        refused = f"`{first_line(asked)[:SHOWN_CHARACTERS]}` ({why})"
+        return text_event(EventKind.TOOL_END, refused, {"refused": refused})
 
     def classify(self, ending: Ending, events: Sequence[AgentEvent]) -> AgentEnd:
         result, given_up = last_data(events, EventKind.TERMINAL), last_data(events, EventKind.GIVE_UP)
@@ -109,6 +133,7 @@ class GeminiAgent(JsonLinesAgent[GeminiConfig]):
             "usage": _usage(result),
             "model": last_data(events, EventKind.SESSION).get("model"),
             "session_id": last_data(events, EventKind.SESSION).get("session_id"),
+            "refused": last_data(events, EventKind.TOOL_END).get("refused"),
         }
         if given_up and not result:
             words, status = given_up["error"], given_up["status"]

@@ -70,6 +70,9 @@ class EventKind(StrEnum):
     """The agent said something."""
     TOOL = "tool"
     """It called a tool; `data` says which."""
+    TOOL_END = "tool_end"
+    """A tool that it called went well, or was refused: `data["refused"]` says in words what its permissions kept it from,
+    and is None where it went well."""
     SESSION = "session"
     """Its session has an id."""
     USAGE = "usage"
@@ -100,7 +103,8 @@ class AgentEnd:
     by kind (`input_tokens, output_tokens, cache_read_tokens, cache_write_tokens`), None where the program does not
     say; whether it and `cost_usd` speak of the run or of its session, the adapter's `Capabilities` say. `model` is the
     model's name, where the program tells it. `retry_after_seconds` is the provider's wish. `session_unknown`: it was asked to
-    go on with a session, has done nothing, and says that it has no such session.
+    go on with a session, has done nothing, and says that it has no such session. `refused`: what its permissions kept it
+    from, in words, where nothing that it tried afterwards went well; counts only if it changed nothing though it had to.
     """
 
     outcome: Outcome
@@ -112,6 +116,7 @@ class AgentEnd:
     session_id: str | None = None
     retry_after_seconds: float | None = None
     session_unknown: bool = False
+    refused: str | None = None
 
 
 @dataclass(frozen=True)

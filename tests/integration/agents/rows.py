@@ -59,18 +59,22 @@ SLOWER: Final = {"mini-swe-agent": {"idle_timeout": 60}}
 
 ROWS: Final = (
     Row("success with a file changed", _all("completed", 2, 2, 2, 2)),
-    Row("nothing changed though required", _all("no_changes", 1, 1, 1, 1), steps=(DONE,)),
+    Row(
+        "nothing changed though required",
+        _all("no_changes", 2, 2, 2, 2),
+        steps=(shell("cat nowhere.txt"), DONE),  # a command that fails for reasons of its own is no refusal
+    ),
     Row("a tool that fails", _all("completed", 3, 3, 3, 3), steps=(shell("echo oops >&2; exit 3"), CHANGE, DONE)),
     Row(
         "permission denied",
-        _three(("permission_denied", 2), ("no_changes", 2), ("no_changes", 2)),
-        steps=(shell("python3 -c \"open('a.txt', 'w')\""), DONE),
+        _three(("permission_denied", 2), ("permission_denied", 2), ("permission_denied", 2)),
+        steps=(shell("python3 -c \"open('.git/a.txt', 'w')\""), DONE),
         agent={"allowed_tools": []},
-        by_program={"codex": {"permissions": "read-only", "expect_changes": True}, "gemini": {"permissions": "edit"}},
+        subtask={"permissions": "edit"},
     ),
     Row(
         "`permissions: read-only`, though the model wants to write",
-        _three(("no_changes", 2), ("no_changes", 2), ("no_changes", 2)),
+        _three(("permission_denied", 2), ("permission_denied", 2), ("permission_denied", 2)),
         steps=(shell("echo hi > a.txt"), DONE),
         agent={"allowed_tools": []},
         subtask={"permissions": "read-only", "expect_changes": True},
