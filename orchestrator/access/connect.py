@@ -66,6 +66,9 @@ def join(
     """
     from orchestrator.local.client import local_stack
 
+    # Each puts another module in its own place while it is imported: of two threads that come to it at once, one would be
+    # left with the first, in which nothing is.
+    import_ahead("celery", "kombu")
     # Celery and SQLAlchemy take as long to import as the services take to start.
     threading.Thread(target=_import_what_joining_needs, name="import-ahead").start()
     with local_stack(settings, need=need, slots=slots, on_progress=on_progress) as stack:

@@ -245,3 +245,27 @@ def test_the_reference_names_every_command() -> None:
         assert f"\n## orchestrator {name}\n" in reference
     assert "| `-j, --workers N` |" in reference
     assert "\norchestrator logs [JOB] [SUBTASK] [OPTIONS]\n" in reference
+
+
+JOINING = """
+import sys, threading
+from orchestrator.access.connect import join
+from orchestrator.local.client import Need
+from orchestrator.settings import load_settings
+
+start = threading.Thread.start
+
+def noted(thread):
+    print(thread.name, sorted({"celery", "kombu"} & set(sys.modules)))
+    start(thread)
+
+threading.Thread.start = noted
+settings = load_settings(broker_url="redis://127.0.0.1:9", database_url="postgresql://127.0.0.1:9/none")
+with join(settings, Need.SERVICES):
+    pass
+"""
+
+
+def test_what_two_threads_may_not_begin_to_import_at_once_is_there_before_the_second(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", JOINING], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "import-ahead ['celery', 'kombu']\n"
