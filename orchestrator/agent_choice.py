@@ -18,7 +18,7 @@ Every other key is the agent's own.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -28,7 +28,7 @@ from orchestrator.agent_names import AgentEntry, check_agent, known_agents, regi
 from orchestrator.agent_plugin import AgentPlugin
 from orchestrator.environment import agent_environment
 from orchestrator.errors import ConfigurationError
-from orchestrator.plan.model import AgentSpec, Permissions, ValidatedPlan
+from orchestrator.plan.model import AgentSpec, Permissions, ResolvedSubtask
 from orchestrator.settings import Settings, load_settings
 
 
@@ -129,10 +129,13 @@ def program_of(spec: AgentSpec, entry: AgentEntry) -> str | None:
 
 
 def require_program(spec: AgentSpec, settings: Settings) -> None:
-    """Raise `ConfigurationError` where the agent's program is not on this machine: before a local stack is started."""
-    program = program_of(spec, require_agent(spec.name, known_agents(settings)))
+    """Raise `ConfigurationError` where the agent's program is not on this machine, or too old: before a local stack is
+    started. A program at a path of the plan's is asked for its version where it is to work."""
+    entry = require_agent(spec.name, known_agents(settings))
+    program = program_of(spec, entry)
     if program is None:
         return
+    agent = entry.load()
     path = agent_environment(allow=(), extra={}, cookie="")["PATH"]
     if shutil.which(program, path=path) is None:
         raise ConfigurationError(
@@ -140,11 +143,20 @@ def require_program(spec: AgentSpec, settings: Settings) -> None:
             context={"agent": spec.name, "program": program},
             recovery="Install it, or choose another agent; `orchestrator agents` shows what there is.",
         )
+    if not agent.oldest_version or program != agent.program:
+        return
+    found = agent().version()
+    if found.is_too_old:
+        raise ConfigurationError(
+            f"The agent {spec.name} can't use {found.path}, version {found.version}: {found.note}.",
+            context={"agent": spec.name, "program": program, "version": found.version},
+            recovery="Update it, or choose another agent; `orchestrator agents` shows what there is.",
+        )
 
 
-def require_programs(plan: ValidatedPlan, settings: Settings) -> None:
-    """The same for each agent of a plan."""
-    agents = [subtask.agent for group in plan.groups for subtask in group.subtasks]
+def require_programs(subtasks: Iterable[ResolvedSubtask], settings: Settings) -> None:
+    """The same for each agent of a job."""
+    agents = [subtask.agent for subtask in subtasks]
     for spec in {(one.name, str(one.config.get("path"))): one for one in agents}.values():
         require_program(spec, settings)
 

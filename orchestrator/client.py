@@ -12,6 +12,7 @@ A configured fleet is used as it is; without one a local stack runs for as long 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,11 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from orchestrator.access.connect import Joined, join, need_of_work
+from orchestrator.access.connect import Joined, is_configured, join, need_of_work
 from orchestrator.access.follow import follow
+from orchestrator.access.missing_programs import Need, missing_programs
 from orchestrator.access.proposing import hear_job
+from orchestrator.agent_choice import require_programs
 from orchestrator.agent_names import known_agents
 from orchestrator.dispatch.steering import cancel_job
 from orchestrator.dispatch.submission import submit
@@ -36,6 +39,8 @@ from orchestrator.state.engine import translated
 from orchestrator.state.queries import find_job, is_open, job_view
 from orchestrator.state.results import JobResult, job_result
 from orchestrator.state.views import EventView, JobView
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -57,6 +62,7 @@ class Client:
         self._slots = slots
         self._resources = ExitStack()
         self._joined: Joined | None = None
+        self._asked_for: set[Need] = set()
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="orchestrator-client")
 
     async def __aenter__(self) -> Client:
@@ -82,8 +88,10 @@ class Client:
     ) -> str:
         """Check a plan (a `Plan`, a mapping of its words, or the path of a file) and store it. Returns the job's id.
 
-        Submitting the same plan again with the same key gives the same job. Raises `PlanError` with every fault,
-        `RepositoryError`, `IllegalRequest`.
+        Submitting the same plan again with the same key gives the same job. What the user should know is logged as a
+        warning: of an agent whose program some worker has not, or too old, once a client, for which the fleet is asked
+        for a second or more. Raises `PlanError` with every fault, `RepositoryError`, `IllegalRequest`, and where no fleet
+        is configured `ConfigurationError` for such a program.
         """
         return await self._call(self._submit, plan, idempotency_key)
 
@@ -197,7 +205,16 @@ class Client:
         return self._open_door.fleet
 
     def _submit(self, plan: Plan | Mapping[str, Any] | str | PathLike[str], idempotency_key: str | None) -> str:
-        return submit(self._fleet, self._validated(plan), idempotency_key=idempotency_key).job_id
+        validated = self._validated(plan)
+        has_fleet = is_configured(self.settings)
+        if not has_fleet:
+            require_programs(validated.subtasks, self.settings)
+        submitted = submit(self._fleet, validated, idempotency_key=idempotency_key)
+        asked_for = self._asked_for
+        missing = missing_programs(self._fleet, validated.subtasks, said_before=asked_for) if has_fleet else []
+        for note in (*submitted.notes, *missing):
+            log.warning("%s", note, extra={"event": "submission.note", "job_id": submitted.job_id})
+        return submitted.job_id
 
     def _validated(self, plan: Plan | Mapping[str, Any] | str | PathLike[str]) -> ValidatedPlan:
         known = known_agents(self.settings)

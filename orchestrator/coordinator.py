@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from orchestrator.access.connect import Joined, is_configured, join, need_of_work
 from orchestrator.access.follow import Update, follow
+from orchestrator.access.missing_programs import missing_programs
 from orchestrator.agent_choice import AgentFactory, ChosenAgent, choose_agent, require_programs
 from orchestrator.agent_names import known_agents
 from orchestrator.coordinator_log import ProgressLog
@@ -168,13 +169,14 @@ class ParallelAgentCoordinator:
     ) -> JobResult:
         """One job, from its submission to its end."""
         if not is_configured(self._settings):
-            require_programs(plan, self._settings)
+            require_programs(plan.subtasks, self._settings)
         slots = max(self._settings.slots, plan.plan.max_parallel_agents)
         with join(self._settings, need_of_work(self._settings), slots=slots) as joined:
             submitted = submit(joined.fleet, plan)
-            for note in submitted.notes:
-                log.warning("%s", note, extra={"event": "submission.note", "job_id": submitted.job_id})
             try:
+                missing = missing_programs(joined.fleet, plan.subtasks) if is_configured(self._settings) else []
+                for note in (*submitted.notes, *missing):
+                    log.warning("%s", note, extra={"event": "submission.note", "job_id": submitted.job_id})
                 self._follow(joined, submitted.job_id, subtasks, task_id, context)
                 with translated(), joined.fleet.engine.connect() as connection:
                     return job_result(connection, submitted.job_id)

@@ -95,7 +95,7 @@ def _missing_here(attempt: Attempt, launch: Launch, env: Mapping[str, str]) -> A
     found = program_version(name, agent.oldest_version, search=env["PATH"], ask=bool(agent.oldest_version))
     if not found.found:
         return _missing(missing_in_words(name, where="this worker's PATH"))
-    if found.version is not None and not found.supported:
+    if found.is_too_old:
         return _missing(f"{found.path} on this worker has version {found.version}, {found.note}")
     return None
 

@@ -1,15 +1,18 @@
-"""A job that waits for processes that are not there: said at once, not found out by waiting."""
+"""A job that waits for processes that are not there, or for programs: said at once, not found out by waiting."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from orchestrator.access.missing_programs import missing_programs
 from orchestrator.access.nodes import Node, nodes_of
 from orchestrator.cli.render import say
 from orchestrator.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from orchestrator.dispatch.fleet import Fleet
+    from orchestrator.plan.model import ResolvedSubtask
 
 
 def warn_if_nobody_works(fleet: Fleet, job_id: str) -> list[Node]:
@@ -33,3 +36,11 @@ def warn_if_nobody_works(fleet: Fleet, job_id: str) -> list[Node]:
             "`orchestrator up` on this machine, or the processes of your fleet."
         )
     return nodes
+
+
+def warn_of_missing_programs(
+    fleet: Fleet, subtasks: Iterable[ResolvedSubtask], nodes: Sequence[Node] | None = None
+) -> None:
+    """Say on stderr which of their agents some worker can't start."""
+    for words in missing_programs(fleet, subtasks, nodes):
+        say(f"warning: {words}")

@@ -331,3 +331,7 @@ class ValidatedPlan:
     warnings: tuple[str, ...]
     source: str
     digest: str
+
+    @property
+    def subtasks(self) -> tuple[ResolvedSubtask, ...]:
+        return tuple(subtask for group in self.groups for subtask in group.subtasks)

@@ -30,6 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 
 from orchestrator.errors import UnknownJob
 from orchestrator.ledger import NOTHING_TOLD, Spending
+from orchestrator.plan.model import ResolvedSubtask
 from orchestrator.state import provider_limits
 from orchestrator.state.spending import spending_by_subtask
 from orchestrator.state.tables import attempts, events, group_runs, groups, jobs, log_chunks, subtasks
@@ -229,6 +230,16 @@ def is_open(connection: Connection, job_id: str, subtask_id: int | None = None) 
             recovery=f"`orchestrator status {job_id}` shows its subtasks.",
         )
     return bool(found)
+
+
+def unfinished_subtasks(connection: Connection, job_id: str) -> list[ResolvedSubtask]:
+    """Those that did not complete, as they were planned, in the order of their ids: what `retry` runs again."""
+    specs = connection.scalars(
+        select(subtasks.c.spec)
+        .where(subtasks.c.job_id == job_id, subtasks.c.status != "completed")
+        .order_by(subtasks.c.subtask_id)
+    )
+    return [ResolvedSubtask.model_validate(spec) for spec in specs]
 
 
 def latest_chunks(connection: Connection, job_id: str, known: Mapping[int, int]) -> list[LatestChunk]:

@@ -158,6 +158,12 @@ def test_a_program_that_a_worker_has_not_is_told_when_a_plan_that_needs_it_is_su
         done = fleet.program("run", str(plan))
         assert (done.returncode, "agent_missing" in done.stdout) == (1, True), done.stdout + done.stderr
         assert "warning: No worker that answers can start claude-code for subtask 1 (old@test: " in done.stderr
+
+        [newest] = fleet.rows("SELECT id FROM jobs ORDER BY created_at DESC LIMIT 1")
+        again = fleet.program("retry", newest["id"], "--json")
+        assert again.returncode == 0, again.stderr
+        assert json.loads(again.stdout)["subtask_ids"] == [1]
+        assert "warning: No worker that answers can start claude-code for subtask 1 (old@test: " in again.stderr
     finally:
         fleet.close()
 

@@ -14,6 +14,7 @@ from orchestrator import Client, Plan, PlanError, SubTask
 from orchestrator.errors import IllegalRequest, UnknownJob
 from tests.support.fleet import TestFleet
 from tests.support.repositories import git, new_repository, shell
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.stack
 
@@ -133,6 +134,23 @@ def test_faults_of_a_plan_and_unknown_jobs_are_raised(fleet: TestFleet) -> None:
                 pass
 
     with_client(fleet, story)
+
+
+def test_a_program_that_a_worker_has_not_is_logged_once_a_client(
+    fleet: TestFleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = {"name": "claude-code", "path": "/nowhere/claude"}
+    plan = plan_of({"subtask_id": 4, "title": "x", "agent": agent}, shell(5, "true"))
+
+    async def story(client: Client) -> None:
+        for _ in range(2):
+            await client.submit(plan)
+
+    wait_until(lambda: len(fleet.client.app.control.inspect().ping() or ()) == 2, "the worker answers")
+    with_client(fleet, story)
+    [told] = [record for record in caplog.records if record.name == "orchestrator.client"]
+    assert told.levelname == "WARNING"
+    assert told.getMessage().startswith("No worker that answers can start claude-code for subtask 4 (worker@test: ")
 
 
 def test_a_client_that_is_not_open_says_so(fleet: TestFleet) -> None:

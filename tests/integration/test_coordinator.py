@@ -26,7 +26,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator import OrchestratorException, ParallelAgentCoordinator, PlanError, StateManager, SubTask, Task
+from orchestrator import (
+    AgentSpec,
+    OrchestratorException,
+    ParallelAgentCoordinator,
+    PlanError,
+    StateManager,
+    SubTask,
+    Task,
+)
 from orchestrator.agent_choice import AgentRegistry
 from orchestrator.errors import BadInput, ConfigurationError, LocalStackError
 from tests.support.fleet import TestFleet
@@ -339,6 +347,16 @@ def test_the_log_tells_the_story(fleet: TestFleet, caplog: pytest.LogCaptureFixt
     records = [line.partition(", duration=")[0] for line in said if line.startswith("[INFO] Logged")]
     logged = "[INFO] Logged parallel attempt: task_id=100, agents=1, success="
     assert records == [f"{logged}True", f"{logged}False"]
+
+
+def test_a_program_that_no_worker_has_is_logged(fleet: TestFleet, caplog: pytest.LogCaptureFixture) -> None:
+    agent = AgentSpec(name="claude-code", config={"path": "/nowhere/claude"})
+    wait_until(lambda: len(fleet.client.app.control.inspect().ping() or ()) == 2, "the worker answers")
+    coordinator = ParallelAgentCoordinator(StateManager(fleet.settings), agent)
+    [result] = coordinator.execute_parallel([SubTask(subtask_id=1, title="x")], parent_task="Something")
+    assert result["outcome"] == "agent_missing"
+    warnings = [record.getMessage() for record in caplog.records if record.name == "orchestrator.coordinator"]
+    assert any(words.startswith("No worker that answers can start claude-code for subtask 1") for words in warnings)
 
 
 def test_a_task_is_the_callers(fleet: TestFleet) -> None:

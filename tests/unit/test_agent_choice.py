@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import orchestrator
-from orchestrator import AgentPlugin, AgentRegistry, AgentSpec, agent_names, register_agent
+from orchestrator import AgentPlugin, AgentRegistry, AgentSpec, Client, agent_names, register_agent
 from orchestrator.agent_choice import choose_agent, program_of, require_program
 from orchestrator.agent_names import known_agents
 from orchestrator.errors import ConfigurationError
@@ -200,3 +202,27 @@ def test_a_configuration_that_is_not_json_can_not_travel() -> None:
     register_agent("house")(House)
     with pytest.raises(ConfigurationError, match="JSON"):
         AgentRegistry.get("house")().initialize({"client": object()})
+
+
+@pytest.mark.parametrize("version", ["1.9.4", "2.1.0"])
+def test_a_program_that_is_too_old_is_loud(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = tmp_path / "claude"
+    stand_in.write_text(f"#!/bin/sh\necho '{version} (Claude Code)'\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    says = (
+        nullcontext()
+        if version == "2.1.0"
+        else pytest.raises(ConfigurationError, match=r"1\.9\.4: version 2\.1 or newer")
+    )
+    with says:
+        require_program(AgentSpec(name="claude-code"), load_settings())
+
+
+def test_a_client_without_a_fleet_starts_nothing_for_a_program_that_is_missing() -> None:
+    plan = {
+        "title": "x",
+        "subtasks": [{"subtask_id": 1, "title": "x", "agent": {"name": "codex", "path": "/no/codex"}}],
+    }
+    with pytest.raises(ConfigurationError, match="needs the program /no/codex"):
+        asyncio.run(Client(load_settings()).submit(plan))

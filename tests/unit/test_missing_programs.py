@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.access.missing_programs import Need, needs_of, warnings_of
 from orchestrator.access.nodes import Node
 from orchestrator.access.programs import AgentProgram
 from orchestrator.agent_names import known_agents
-from orchestrator.cli.missing_programs import Need, needs_of, warnings_of
 from orchestrator.plan.validate import validate_plan
 from orchestrator.settings import load_settings
 from orchestrator.task_names import queues_of_worker
@@ -51,7 +51,7 @@ def test_only_agents_that_a_worker_may_be_without_are_asked_for() -> None:
         defaults={"agent": "claude-code"},
     )
     known = known_agents(load_settings())
-    assert needs_of(validate_plan(written, known_agents=known), known) == {
+    assert needs_of(validate_plan(written, known_agents=known).subtasks, known) == {
         CLAUDE: [3, 6],
         Need("claude-code", None, frozenset({"gpu"})): [4],
         Need("claude-code", "/opt/claude", frozenset()): [5],

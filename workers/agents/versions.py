@@ -34,6 +34,11 @@ class AgentVersion:
     path: Path | None = None
     note: str = ""
 
+    @property
+    def is_too_old(self) -> bool:
+        """A program that does not tell its version is tried."""
+        return self.version is not None and not self.supported
+
 
 def program_version(
     program: str, oldest: tuple[int, ...] = (), *, search: str | None = None, ask: bool = True

@@ -53,7 +53,7 @@ def plan(
     from orchestrator.agent_choice import require_program
     from orchestrator.agent_names import known_agents
     from orchestrator.cli.commands.run import submit_and_attend
-    from orchestrator.cli.missing_programs import warn_of_missing_programs
+    from orchestrator.cli.nobody_works import warn_of_missing_programs
     from orchestrator.cli.propose import ask, goal_in_words, tell, where_to_look, without_notes
     from orchestrator.cli.render import say
     from orchestrator.plan.model import AgentSpec
@@ -79,7 +79,7 @@ def plan(
             proposed = planning.proposal.plan
             repository = without_notes(place.repository)
             if is_configured(settings):
-                warn_of_missing_programs(joined.fleet, proposed)
+                warn_of_missing_programs(joined.fleet, proposed.subtasks)
             code = submit_and_attend(joined, proposed, repository, as_json=as_json, no_progress=no_progress)
     raise typer.Exit(code)
 

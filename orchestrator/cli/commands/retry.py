@@ -34,7 +34,7 @@ def retry(
     Failed, timed-out, cancelled and skipped subtasks of a job that has ended; completed ones never run twice. A job whose
     budget is spent needs a higher one.
     """
-    from orchestrator.access.connect import chosen_job, join, need_of_waiting
+    from orchestrator.access.connect import chosen_job, is_configured, join, need_of_waiting
     from orchestrator.local.client import Need
     from orchestrator.settings import load_settings
 
@@ -43,23 +43,42 @@ def retry(
     settings = load_settings()
     with join(settings, need_of_waiting(settings) if wait else Need.SERVICES) as joined:
         job_id = chosen_job(joined.fleet.engine, job)
-        code = _retry(joined, job_id, max_cost_usd=max_cost_usd, wait=wait, as_json=as_json, no_progress=no_progress)
+        code = _retry(
+            joined,
+            job_id,
+            max_cost_usd=max_cost_usd,
+            wait=wait,
+            has_fleet=is_configured(settings),
+            as_json=as_json,
+            no_progress=no_progress,
+        )
     raise typer.Exit(code)
 
 
 def _retry(
-    joined: Joined, job_id: str, *, max_cost_usd: float | None, wait: bool, as_json: bool, no_progress: bool
+    joined: Joined,
+    job_id: str,
+    *,
+    max_cost_usd: float | None,
+    wait: bool,
+    has_fleet: bool,
+    as_json: bool,
+    no_progress: bool,
 ) -> int:
+    from orchestrator.agent_choice import require_programs
     from orchestrator.cli.attend import attend, tell_end
-    from orchestrator.cli.nobody_works import warn_if_nobody_works
+    from orchestrator.cli.nobody_works import warn_if_nobody_works, warn_of_missing_programs
     from orchestrator.cli.render import print_json
     from orchestrator.dispatch.steering import retry_job
-    from orchestrator.state.queries import newest_event
+    from orchestrator.state.queries import newest_event, unfinished_subtasks
     from orchestrator.text import plural
 
     fleet = joined.fleet
     with fleet.engine.connect() as connection:
         after_event = newest_event(connection, job_id)
+        unfinished = unfinished_subtasks(connection, job_id)
+    if wait and not has_fleet:
+        require_programs(unfinished, fleet.settings)
     again = retry_job(fleet, job_id, max_cost_usd=max_cost_usd)
     if as_json:
         print_json({"type": "retried", "job_id": job_id, "subtask_ids": list(again)}, one_line=True)
@@ -68,8 +87,10 @@ def _retry(
         print(f"Job {job_id} runs {plural(len(again), 'subtask')} again: {ids}")
     else:
         print(f"Job {job_id} has no subtask to run again.")
+    if again and (not wait or has_fleet):
+        nodes = warn_if_nobody_works(fleet, job_id)
+        warn_of_missing_programs(fleet, unfinished, nodes)
     if not wait:
-        warn_if_nobody_works(fleet, job_id)
         return 0
     ended = attend(
         fleet.engine,

@@ -40,7 +40,7 @@ def run(
     """
     from orchestrator.access.connect import is_configured, join, need_of_work
     from orchestrator.agent_choice import require_programs
-    from orchestrator.cli.missing_programs import warn_of_missing_programs
+    from orchestrator.cli.nobody_works import warn_of_missing_programs
     from orchestrator.cli.plans import local_repository, read_plan
     from orchestrator.cli.render import say
     from orchestrator.settings import load_settings
@@ -49,11 +49,11 @@ def run(
     validated = read_plan(plan, settings, agent=agent, repo=repo)
     repository = local_repository(validated)
     if not is_configured(settings):
-        require_programs(validated, settings)
+        require_programs(validated.subtasks, settings)
     slots = workers or max(settings.slots, validated.plan.max_parallel_agents)
     with join(settings, need_of_work(settings), slots=slots, on_progress=None if as_json else say) as joined:
         if is_configured(settings):
-            warn_of_missing_programs(joined.fleet, validated)
+            warn_of_missing_programs(joined.fleet, validated.subtasks)
         code = submit_and_attend(joined, validated, repository, as_json=as_json, no_progress=no_progress)
     raise typer.Exit(code)
 

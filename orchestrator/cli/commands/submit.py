@@ -27,8 +27,7 @@ def submit(
     from orchestrator.access.connect import is_configured, join, need_of_waiting
     from orchestrator.agent_choice import require_programs
     from orchestrator.cli.attend import attend, tell_end
-    from orchestrator.cli.missing_programs import warn_of_missing_programs
-    from orchestrator.cli.nobody_works import warn_if_nobody_works
+    from orchestrator.cli.nobody_works import warn_if_nobody_works, warn_of_missing_programs
     from orchestrator.cli.plans import local_repository, read_plan
     from orchestrator.cli.render import print_json, say
     from orchestrator.dispatch.submission import submit as submit_plan
@@ -39,7 +38,7 @@ def submit(
     validated = read_plan(plan, settings, agent=agent, repo=repo)
     repository = local_repository(validated)
     if wait and not is_configured(settings):
-        require_programs(validated, settings)
+        require_programs(validated.subtasks, settings)
     with join(settings, need_of_waiting(settings) if wait else Need.SERVICES) as joined:
         submitted = submit_plan(joined.fleet, validated, idempotency_key=idempotency_key, repository=repository)
         for note in submitted.notes:
@@ -50,7 +49,7 @@ def submit(
             print(submitted.job_id, flush=True)
         if not wait or is_configured(settings):
             nodes = warn_if_nobody_works(joined.fleet, submitted.job_id)
-            warn_of_missing_programs(joined.fleet, validated, nodes)
+            warn_of_missing_programs(joined.fleet, validated.subtasks, nodes)
         if not wait:
             return
         ended = attend(

@@ -1,9 +1,9 @@
-"""Agents of a plan whose programs are not there, or too old: said when the plan is submitted, not when its money is spent."""
+"""Agents whose programs are not there, or too old: said when their work is submitted, not when an attempt fails of it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -11,33 +11,42 @@ from orchestrator.access.nodes import Node, nodes_of
 from orchestrator.access.programs import AgentProgram, programs_at
 from orchestrator.agent_choice import program_of
 from orchestrator.agent_names import AgentEntry, known_agents
-from orchestrator.cli.render import say
-from orchestrator.errors import BrokerUnavailable
+from orchestrator.errors import BrokerUnavailable, ConfigurationError
 from orchestrator.plan.rules import ids_in_words
 from orchestrator.text import plural
 
 if TYPE_CHECKING:
     from orchestrator.dispatch.fleet import Fleet
-    from orchestrator.plan.model import ValidatedPlan
+    from orchestrator.plan.model import ResolvedSubtask
 
 MOST_NAMED: Final = 3
 
 
 @dataclass(frozen=True)
 class Need:
-    """An agent of a plan: its name, the path of its program where the plan says it, and what its worker must offer."""
+    """An agent of subtasks: its name, the path of its program where they say it, and what its worker must offer."""
 
     agent: str
     path: str | None
     requires: frozenset[str]
 
 
-def warn_of_missing_programs(fleet: Fleet, plan: ValidatedPlan, nodes: Sequence[Node] | None = None) -> None:
-    """Say on stderr which agents of the plan some worker that answers can't start. `nodes` are those that answer, where the
-    caller knows them; a fleet is asked only where the plan needs a program. A broker that is away is not this warning's business."""
-    needs = needs_of(plan, known_agents(fleet.settings))
+def missing_programs(
+    fleet: Fleet,
+    subtasks: Iterable[ResolvedSubtask],
+    nodes: Sequence[Node] | None = None,
+    *,
+    said_before: set[Need] | None = None,
+) -> list[str]:
+    """What is to be said of the agents that some worker that answers can't start, in sentences. `nodes` are those that answer,
+    where the caller knows them; a fleet is asked, for a second or more, only where an agent needs a program, and not for
+    what is in `said_before`, which grows. A broker that is away is not this warning's business."""
+    needs = needs_of(subtasks, known_agents(fleet.settings))
+    if said_before is not None:
+        needs = {need: subtask_ids for need, subtask_ids in needs.items() if need not in said_before}
+        said_before.update(needs)
     if not needs:
-        return
+        return []
     url = fleet.settings.broker_url or ""
     try:
         workers = [node for node in (nodes_of(fleet.app, url) if nodes is None else nodes) if node.is_worker]
@@ -46,18 +55,20 @@ def warn_of_missing_programs(fleet: Fleet, plan: ValidatedPlan, nodes: Sequence[
             fleet.app, url, [node.name for node in workers], [(agent, path or None) for agent, path in wanted]
         )
     except BrokerUnavailable:
-        return
-    for words in warnings_of(needs, workers, told):
-        say(f"warning: {words}")
+        return []
+    return list(warnings_of(needs, workers, told))
 
 
-def needs_of(plan: ValidatedPlan, known: Mapping[str, AgentEntry]) -> dict[Need, list[int]]:
-    """The agents of the plan that a worker may be without, each with the subtasks that need it."""
+def needs_of(subtasks: Iterable[ResolvedSubtask], known: Mapping[str, AgentEntry]) -> dict[Need, list[int]]:
+    """The agents that a worker may be without, each with the subtasks that need it."""
     needs: defaultdict[Need, list[int]] = defaultdict(list)
-    for subtask in (subtask for group in plan.groups for subtask in group.subtasks):
-        entry = known[subtask.agent.name]
-        program = program_of(subtask.agent, entry)
-        if entry.origin.startswith("workers.agents.") and program in (None, "bash"):
+    for subtask in subtasks:
+        entry = known.get(subtask.agent.name)
+        try:
+            program = program_of(subtask.agent, entry) if entry else None
+        except ConfigurationError:  # a job that was submitted elsewhere may name what can't be loaded here
+            entry = program = None
+        if entry and entry.origin.startswith("workers.agents.") and program in (None, "bash"):
             continue  # it comes with every worker; an agent of somebody else's may not have been brought everywhere
         path = subtask.agent.config.get("path")
         need = Need(subtask.agent.name, program if program == path else None, frozenset(subtask.requires))
