@@ -17,7 +17,7 @@ def path(tmp_path: Path) -> str:
     for name, does in (
         ("claude", "echo '2.1.330 (Claude Code)'"),
         ("codex", "echo codex-cli 0.99.1"),
-        ("gemini", "exit 7"),
+        ("gemini", "echo 'no node here' >&2; exit 7"),
     ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path / name).chmod(0o755)
@@ -43,7 +43,7 @@ def test_each_agent_says_whether_it_is_there_and_what_it_can_do(path: str, tmp_p
     assert {name: tuple(told[name][key] for key in keys) for name in ("claude-code", "codex", "gemini", "aider")} == {
         "claude-code": (True, "2.1.330", True, ""),
         "codex": (True, "0.99.1", False, "version 0.160 or newer is needed"),
-        "gemini": (True, None, False, f"{tmp_path}/gemini --version ended with 7"),
+        "gemini": (True, None, False, f"{tmp_path}/gemini --version ended with exit code 7: no node here"),
         "aider": (False, None, False, "aider is not on the PATH"),
     }
     assert told["claude_code_local"]["version"] == "2.1.330"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.environment import agent_environment
+from orchestrator.process_tree import kill_trees, owner_of_this_process
 
 VERSION_SECONDS: Final = 20.0
 """How long a program may take to say its version."""
@@ -74,7 +75,8 @@ def _ask(path: str, _changed: int) -> tuple[str | None, str]:
     The program sees nothing of the worker's, and leaves what it writes on the way in a folder that is removed.
     """
     with tempfile.TemporaryDirectory(prefix="version-", ignore_cleanup_errors=True) as home:
-        env = agent_environment(allow=(), extra={"HOME": home}, cookie="")
+        cookie = f"{owner_of_this_process()}.{Path(home).name}"
+        env = agent_environment(allow=(), extra={"HOME": home}, cookie=cookie)
         try:
             answer = subprocess.run(
                 [path, "--version"],
@@ -87,10 +89,16 @@ def _ask(path: str, _changed: int) -> tuple[str | None, str]:
                 timeout=VERSION_SECONDS,
                 check=False,
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return None, f"{path} --version failed: {error}"
+        except OSError as error:
+            return None, f"{path} can't be started: {error.strerror}"
+        except subprocess.TimeoutExpired:
+            kill_trees(cookie.__eq__)  # what it has started would outlive it
+            return None, f"{path} --version gave no answer within {VERSION_SECONDS:g} s"
     # One of them has no such flag: it introduces itself before it says so.
     number = re.search(r"version (\d+(?:\.\d+)+)" if answer.returncode else r"(\d+(?:\.\d+)+)", answer.stdout)
-    if number is None:
-        return None, f"{path} --version ended with {answer.returncode}"
-    return number[1], ""
+    if number is not None:
+        return number[1], ""
+    if answer.returncode == 0:
+        return None, f"{path} --version told no version"
+    said = answer.stderr.strip().splitlines()[-1:]
+    return None, ": ".join([f"{path} --version ended with exit code {answer.returncode}", *said])
