@@ -47,7 +47,8 @@ def goal_in_words(said: str) -> str:
         why = "it is not UTF-8 text" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or error
         raise BadInput(f"The goal can't be read from {source}: {why}.", context={"source": source}) from None
     if not goal or "\0" in goal:
-        raise BadInput(f"The goal of {source} is {'no text' if goal else 'empty'}.", recovery="Say what is to be done.")
+        where = "" if source == "GOAL" else f" from {source}"
+        raise BadInput(f"The goal{where} is {'no text' if goal else 'empty'}.", recovery="Say what is to be done.")
     if len(data) > LONGEST_GOAL_BYTES:
         raise BadInput(
             f"The goal is longer than {LONGEST_GOAL_BYTES // 1024} KiB.",

@@ -196,7 +196,7 @@ def test_an_agent_that_fails_ends_with_1_and_its_words(terminal: Terminal, plann
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["", "--agent", "planner"], "The goal of GOAL is empty."),
+        (["", "--agent", "planner"], "error: The goal is empty."),
         (["@nowhere.md", "--agent", "planner"], "can't be read from nowhere.md: No such file"),
         ([GOAL, "--agent", "planer"], 'did you mean "planner"?'),
         ([GOAL, "--agent", "shell"], 'the key "command" is missing'),
