@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from orchestrator.borrowing import borrow, lend_shallow, refs_for_agents
 from orchestrator.git import IDENTITY, run_git
-from orchestrator.repository_cache import borrow, lend_shallow, refs_for_agents
 
 NO_PUSH: Final = "/pushing-is-off-the-work-is-pushed-when-the-attempt-ends"
 """The agent's push URL: a path that does not exist, so that `git push` fails and says why."""

@@ -21,11 +21,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from orchestrator.borrowing import borrow
 from orchestrator.claimed_folders import claimed_folder, sweep_folders
 from orchestrator.commit_object import write_commit
 from orchestrator.git import NETWORK_TIMEOUT_SECONDS, GitResult, run_git
 from orchestrator.push import Refusal, push
-from orchestrator.repository_cache import RepositoryCache, borrow
+from orchestrator.repository_cache import RepositoryCache
 from orchestrator.state.checkpoints import SavedWork
 from workers.checkout_files import is_linked_worktree, is_own_file, looks_the_same, read_plain_file
 from workers.checkouts import Source

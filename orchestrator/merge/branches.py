@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from orchestrator.borrowing import borrow
 from orchestrator.claimed_folders import claimed_folder, remove_tree
 from orchestrator.commit_object import write_commit
 from orchestrator.errors import GitError, RepositoryError
@@ -25,7 +26,7 @@ from orchestrator.merge.apart import CommitToMake, FileChange, changes_from, how
 from orchestrator.merge.conflicts import Conflict, MergeReport, read_merge_tree
 from orchestrator.push import Refusal, push
 from orchestrator.redaction import redact_url
-from orchestrator.repository_cache import Lenders, RepositoryCache, borrow
+from orchestrator.repository_cache import Lenders, RepositoryCache
 
 SUBTASK_TRAILER: Final = "Subtask"
 """The line of a merge commit's message by which a later conflict finds out whose change it meets."""
