@@ -23,6 +23,7 @@ from typing import Final
 
 import psutil
 
+from orchestrator.accounts import Account, closed_folder
 from orchestrator.errors import LocalStackError
 from orchestrator.local import exec_server
 from orchestrator.local.folders import Folders, last_line
@@ -49,13 +50,6 @@ SETTINGS: Final = {
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
 }
-
-
-@dataclass(frozen=True)
-class Account:
-    name: str
-    uid: int
-    gid: int
 
 
 @dataclass(frozen=True)
@@ -210,21 +204,6 @@ def choose_account(folder: Path) -> Account:
         "PostgreSQL can't run as root, and there is neither an account postgres nor nobody.",
         recovery="Run as a plain user, or set ORCHESTRATOR_DATABASE_URL.",
     )
-
-
-def closed_folder(folder: Path, account: Account) -> Path | None:
-    """The first folder on the way to `folder`, itself included, that `account` may not pass through."""
-    for step in [*reversed(folder.parents), folder]:
-        status = step.stat()
-        if status.st_uid == account.uid:
-            bit = 0o100
-        elif status.st_gid == account.gid:
-            bit = 0o010
-        else:
-            bit = 0o001
-        if not status.st_mode & bit:
-            return step
-    return None
 
 
 def find_programs(version: str | None) -> Path:

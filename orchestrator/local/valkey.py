@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from orchestrator.accounts import Account
 from orchestrator.errors import LocalStackError
 from orchestrator.local.folders import Folders
-from orchestrator.local.postgres import Account, as_account
+from orchestrator.local.postgres import as_account
 
 CONFIGURATION: Final = """\
 port 0

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.accounts import Account
 from orchestrator.errors import LocalStackError, OrchestratorException
 from orchestrator.local import client as client_module
 from orchestrator.local import postgres as postgres_module
 from orchestrator.local import valkey as valkey_module
 from orchestrator.local.client import Need, local_stack
 from orchestrator.local.folders import open_folders
-from orchestrator.local.postgres import Account, choose_account, prepare_postgres, reachable_programs
+from orchestrator.local.postgres import choose_account, prepare_postgres, reachable_programs
 from orchestrator.settings import Settings
 from tests.support import stand_in_worker
 from tests.support.processes import process_named, processes_of

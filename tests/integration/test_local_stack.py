@@ -21,7 +21,7 @@ import psycopg
 import pytest
 import redis
 
-from orchestrator.local.postgres import Account
+from orchestrator.accounts import Account
 from tests.support import stack_client, stand_in_worker
 from tests.support.accounts import becoming, plain_account
 from tests.support.processes import process_named, processes_of
