@@ -8,25 +8,33 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from orchestrator.accounts import Account, acting_as, make_folder
 from orchestrator.git import object_format, run_git
 
 AGENTS_REFS: Final = re.compile(rb"[0-9a-f]+ refs/(remotes/origin|tags)/")
 
 
-def borrow(folder: Path, *, objects: Sequence[Path], commit: str, bare: bool = False) -> Path:
-    """Make a repository in `folder` that has the objects of others without a copy, and return its git directory.
+def borrow(
+    folder: Path, *, objects: Sequence[Path], commit: str, bare: bool = False, account: Account | None = None
+) -> Path:
+    """Make a repository in the new `folder` that has the objects of others without a copy, and return its git directory.
 
     `objects` are `objects` folders; they must outlive it. `commit` is any commit in them: its id tells the format.
+    `account` is whose it is to be; None: ours.
     """
     git_dir = folder if bare else folder / ".git"
-    _initialise(folder, git_dir, object_format(commit), bare=bare)
-    (git_dir / "objects" / "info" / "alternates").write_bytes(b"".join(os.fsencode(path) + b"\n" for path in objects))
-    for path in objects:
-        lend_shallow(path, git_dir)
+    make_folder(folder, account)
+    _initialise(folder, git_dir, object_format(commit), bare=bare, account=account)
+    with acting_as(account):
+        alternates = b"".join(os.fsencode(path) + b"\n" for path in objects)
+        (git_dir / "objects" / "info" / "alternates").write_bytes(alternates)
+        for path in objects:
+            lend_shallow(path, git_dir)
     return git_dir
 
 
@@ -41,19 +49,20 @@ _WRITTEN_BY_INIT: Final[dict[tuple[str, bool], dict[str, bytes]]] = {}
 """Object format, and whether bare → the files that `git init` writes on this machine."""
 
 
-def _initialise(folder: Path, git_dir: Path, format_: str, *, bare: bool) -> None:
+def _initialise(folder: Path, git_dir: Path, format_: str, *, bare: bool, account: Account | None) -> None:
     """What `git init` does. It is asked once a process: a program more for each of many attempts at once is felt."""
-    written = _WRITTEN_BY_INIT.get((format_, bare))
-    if written is None:
-        bare_option = ["--bare"] if bare else []
-        run_git("init", "--quiet", "--template=", f"--object-format={format_}", *bare_option, folder, cwd=None)
-        _WRITTEN_BY_INIT[format_, bare] = {name: (git_dir / name).read_bytes() for name in ("HEAD", "config")}
-    else:
-        for inside in ("refs/heads", "refs/tags", "objects/pack"):
+    if (format_, bare) not in _WRITTEN_BY_INIT:
+        # In a folder of ours: what another account may have written is no pattern for our repositories.
+        with tempfile.TemporaryDirectory(dir=folder.parent) as pattern:
+            bare_option = ["--bare"] if bare else []
+            run_git("init", "--quiet", "--template=", f"--object-format={format_}", *bare_option, pattern, cwd=None)
+            made = Path(pattern, *([] if bare else [".git"]))
+            _WRITTEN_BY_INIT[format_, bare] = {name: (made / name).read_bytes() for name in ("HEAD", "config")}
+    with acting_as(account):
+        for inside in ("refs/heads", "refs/tags", "objects/pack", "objects/info"):
             (git_dir / inside).mkdir(parents=True)
-        for name, content in written.items():
+        for name, content in _WRITTEN_BY_INIT[format_, bare].items():
             (git_dir / name).write_bytes(content)
-    (git_dir / "objects" / "info").mkdir(exist_ok=True)
 
 
 def refs_for_agents(cache: Path) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from orchestrator.accounts import Account
 from orchestrator.errors import ConfigurationError
 from orchestrator.program_output import BoundedOutput
 from orchestrator.supervisor import StopSignal, supervise
@@ -40,9 +41,10 @@ def run_check(
     group: str | None = None,
     oversee: Callable[[int], AbstractContextManager[None]] | None = None,
     redact: Callable[[str], str] | None = None,
+    account: Account | None = None,
 ) -> CheckResult:
-    """Run `command` with strict bash in `cwd`, to the end of its whole process tree. `group`, `oversee` and `redact` are
-    as in `supervisor.supervise`.
+    """Run `command` with strict bash in `cwd`, to the end of its whole process tree. `group`, `oversee`, `redact` and
+    `account` are as in `supervisor.supervise`.
 
     Raises `ConfigurationError` when this machine has no bash.
     """
@@ -60,6 +62,7 @@ def run_check(
             group=group,
             oversee=oversee,
             redact=redact,
+            account=account,
         )
     except FileNotFoundError as error:
         if error.filename != STRICT_BASH[0]:

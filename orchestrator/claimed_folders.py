@@ -33,11 +33,13 @@ def claimed_folder(
     *,
     later: Callable[[Callable[[], None]], None] | None = None,
     of_many_files: bool = False,
+    passable: bool = False,
 ) -> Iterator[Path]:
     """A new folder `<root>/<label>-<random>`, removed at the end whatever happened and whatever is in it.
 
     `later` is given the removal to do; the folder stays claimed until that is done. None: at once. One `of_many_files`
-    is removed by a program of its own, beside this process's other threads.
+    is removed by a program of its own, beside this process's other threads. A `passable` one can be passed through by
+    other accounts that know its name, and not be listed.
     """
     folder = root / f"{label}-{secrets.token_hex(4)}"
     lock = folder.with_name(f"{folder.name}.lock")
@@ -53,6 +55,8 @@ def claimed_folder(
 
     try:
         folder.mkdir()
+        if passable:
+            folder.chmod(0o711)
         yield folder
     finally:
         (later or _at_once)(remove)
@@ -145,7 +149,8 @@ def remove_tree(folder: Path) -> None:
     try:
         shutil.rmtree(folder)
     except OSError:  # no permission; or a process that was being ended has written once more
-        for parent, folders, _ in os.walk(os.fsencode(folder)):
+        # Root needs no such right, and `chmod` could be led out of the folder by a link of another account's.
+        for parent, folders, _ in os.walk(os.fsencode(folder)) if os.geteuid() != 0 else ():
             for path in (os.path.join(parent, name) for name in folders):  # noqa: PTH118 - names of any bytes
                 if not os.path.islink(path):  # noqa: PTH114
                     os.chmod(path, stat.S_IRWXU)  # noqa: PTH101
@@ -159,6 +164,11 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     Raises `BlockingIOError` when `wait` is false and somebody holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with open(path, "a", opener=_closed_by_root) as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
+
+
+def _closed_by_root(path: str, flags: int) -> int:
+    """Who may open a file may lock it: root's agents may have another account."""
+    return os.open(path, flags, 0o600 if os.geteuid() == 0 else 0o666)

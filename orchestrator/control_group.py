@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import IO, Final
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +67,12 @@ def make(base: str, cookie: str, *, memory_bytes: int | None, processes: int | N
     return group
 
 
-def entering(group: str, argv: list[str]) -> list[str]:
-    """The command that moves itself into the group and becomes `argv`: nothing that it starts can be left outside."""
-    return ["/bin/sh", "-c", 'echo 0 > "$0" && exec "$@"', _join(group, "cgroup.procs"), *argv]
+def entering(group: str, argv: list[str], stdin: str) -> tuple[list[str], IO[bytes]]:
+    """The command that moves itself into the group and becomes `argv`, whose stdin is to be the file `stdin`: nothing that
+    it starts can be left outside. And what has to be its own stdin: the door of the group, which we have opened, for it may
+    run under an account that may not."""
+    door = open(_join(group, "cgroup.procs"), "wb", buffering=0)  # noqa: PTH123, SIM115
+    return ["/bin/sh", "-c", 'echo 0 >&0 && exec "$@" <"$0"', stdin, *argv], door
 
 
 def members(group: str) -> list[int]:

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from orchestrator.accounts import Account
 from orchestrator.process_list import COOKIE_VARIABLE
 
 FLEET_PREFIX: Final = "ORCHESTRATOR_"
@@ -36,15 +37,23 @@ _SETTINGS_FOR_MACHINES: Final = {
 
 
 def agent_environment(
-    *, allow: Collection[str], extra: Mapping[str, str], cookie: str, base: Mapping[str, str] = os.environ
+    *,
+    allow: Collection[str],
+    extra: Mapping[str, str],
+    cookie: str,
+    base: Mapping[str, str] = os.environ,
+    account: Account | None = None,
 ) -> dict[str, str]:
     """The environment of one attempt.
 
     Of `base`, the worker's own, `ALWAYS_ALLOWED` and `allow` pass, exact names or patterns such as `AWS_*`, and never a
     variable of the fleet. `extra` is laid over that. `cookie` marks every process of the attempt (`process_tree`). The
-    programs of the worker's virtual environment stay on the PATH.
+    programs of the worker's virtual environment stay on the PATH. `account` is the one that the agent runs under, if it is
+    not ours.
     """
     passed = {name: base[name] for name in names_allowed(base, (*ALWAYS_ALLOWED, *allow))}
+    if account is not None:
+        passed = of_account(account, passed)
     path = _with_own_programs(passed.get("PATH", os.defpath))
     return {**_SETTINGS_FOR_MACHINES, **passed, "PATH": path, **extra, COOKIE_VARIABLE: cookie}
 
@@ -57,6 +66,11 @@ def own_programs_environment(base: Mapping[str, str] = os.environ) -> dict[str, 
         for name, value in base.items()
         if name == COOKIE_VARIABLE or not any(fnmatchcase(name, pattern) for pattern in _OF_FLEET_PROCESSES)
     }
+
+
+def of_account(account: Account, variables: Mapping[str, str]) -> dict[str, str]:
+    """Our variables, with those of a login of the account. Our TMPDIR may be closed to it: it has /tmp."""
+    return {**{name: value for name, value in variables.items() if name != "TMPDIR"}, **account.variables}
 
 
 def names_allowed(base: Mapping[str, str], patterns: Collection[str]) -> list[str]:

@@ -22,11 +22,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
-from orchestrator.environment import own_programs_environment
+from orchestrator.accounts import Account, of_process
+from orchestrator.environment import ALWAYS_ALLOWED, names_allowed, of_account, own_programs_environment
 from orchestrator.errors import ConfigurationError, GitError
 from orchestrator.git_credentials import kept_apart, refused
+from orchestrator.process_list import COOKIE_VARIABLE
 from orchestrator.redaction import redact_url
 from orchestrator.supervisor import StopSignal
 
@@ -114,29 +116,35 @@ def checkpoint_ref(job_id: str, subtask_id: int, attempt_number: int, turn: int)
 def run_git(
     *args: str | Path,
     cwd: Path | None,
-    input: bytes | None = None,  # noqa: A002 - subprocess's own word for it
+    input: bytes | IO[bytes] | None = None,  # noqa: A002 - subprocess's own word for it
+    output: IO[bytes] | None = None,
     env: Mapping[str, str] | None = None,
     timeout_seconds: float = LOCAL_TIMEOUT_SECONDS,
     check: bool = True,
     user_config: bool = False,
     nice: int = 0,
     on_start: Callable[[subprocess.Popen[bytes]], None] | None = None,
+    account: Account | None = None,
 ) -> GitResult:
     """Run one git command to its end, with its children.
 
-    `env` adds variables (`GIT_INDEX_FILE`, dates). `nice` lowers its priority, that of its reading and writing too.
-    `on_start` is given its process, which another thread may kill. Raises `GitError` for a failure (unless `check` is false) and for a
-    command that outlives `timeout_seconds`, `ConfigurationError` when there is no git.
+    `input` may be a file, and `output` one that gets what would be in `stdout`. `env` adds variables (`GIT_INDEX_FILE`,
+    dates). `nice` lowers its priority, that of its reading and writing too. `on_start` is given its process, which another
+    thread may kill. `account` runs it, and not ours, where others may have written the repository's configuration: it then
+    sees nothing that agents do not see.
+
+    Raises `GitError` for a failure (unless `check` is false) and for a command that outlives `timeout_seconds`,
+    `ConfigurationError` when there is no git.
     """
     if cwd is not None and not cwd.is_dir():
         raise GitError(f"There is no folder {cwd} to run git in.", context={"command": _shown(args), "cwd": str(cwd)})
-    variables = _environment(user_config) | dict(env or {})
+    variables = _environment(user_config, account) | dict(env or {})
     for kept in kept_apart([str(arg) for arg in args], variables):
         settings = [*ALWAYS, *(() if user_config else OWN_REPOSITORIES), *kept.settings]
         command = ["nice", "-n", str(nice)] if nice else []
         command += ["git", "--no-pager", *(part for key, value in settings for part in ("-c", f"{key}={value}"))]
         command += kept.args
-        result = _run(command, args, cwd, input, variables | kept.variables, timeout_seconds, on_start)
+        result = _run(command, args, cwd, input, output, variables | kept.variables, timeout_seconds, on_start, account)
         if not refused(result.stderr):
             break
     if check and result.exit_code != 0:
@@ -148,20 +156,23 @@ def _run(  # noqa: PLR0917 - what `run_git` was given
     command: Sequence[str],
     args: Sequence[str | Path],
     cwd: Path | None,
-    input: bytes | None,  # noqa: A002 - as above
+    input: bytes | IO[bytes] | None,  # noqa: A002 - as above
+    output: IO[bytes] | None,
     variables: Mapping[str, str],
     timeout_seconds: float,
     on_start: Callable[[subprocess.Popen[bytes]], None] | None,
+    account: Account | None,
 ) -> GitResult:
     try:
         process = subprocess.Popen(
             command,
             cwd=cwd,
             env=variables,
-            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE if isinstance(input, bytes) else input,
+            stdout=output or subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,  # no terminal that ssh could ask on, and one group to end with its children
+            **of_process(account),
         )
     except FileNotFoundError as error:
         raise _no_git() from error
@@ -169,7 +180,8 @@ def _run(  # noqa: PLR0917 - what `run_git` was given
         on_start(process)
     try:
         with _ending_on_request(process):
-            stdout, stderr_bytes = process.communicate(input, timeout=timeout_seconds)
+            words = input if isinstance(input, bytes) else None
+            stdout, stderr_bytes = process.communicate(words, timeout=timeout_seconds)
     except subprocess.TimeoutExpired as error:
         raise GitError(
             f"git {_subcommand(args)} did not end within {timeout_seconds:g} s.",
@@ -180,7 +192,7 @@ def _run(  # noqa: PLR0917 - what `run_git` was given
         if process.returncode is None:
             _end_group(process)
     stderr = redact_url(stderr_bytes.decode("utf-8", "backslashreplace")).strip()
-    return GitResult(stdout, stderr, process.returncode)
+    return GitResult(stdout or b"", stderr, process.returncode)
 
 
 @contextmanager
@@ -287,10 +299,14 @@ def _subcommand(args: Sequence[str | Path]) -> str:
     return next((str(arg) for arg in args if not str(arg).startswith("-")), "")
 
 
-def _environment(user_config: bool) -> dict[str, str]:
+def _environment(user_config: bool, account: Account | None) -> dict[str, str]:
+    base = own_programs_environment()
+    if account is not None:
+        allowed = {*names_allowed(base, ALWAYS_ALLOWED), COOKIE_VARIABLE}
+        base = of_account(account, {name: value for name, value in base.items() if name in allowed})
     kept = {
         name: value
-        for name, value in own_programs_environment().items()
+        for name, value in base.items()
         if not name.startswith("GIT_") or name == "GIT_EXEC_PATH" or (user_config and KEPT_FOR_REMOTES.fullmatch(name))
     }
     if not user_config:

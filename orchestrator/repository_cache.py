@@ -60,10 +60,14 @@ class Lenders:
 
 
 class RepositoryCache:
-    """The caches of this machine. Processes and threads may share one `root`."""
+    """The caches of this machine. Processes and threads may share one `root`.
 
-    def __init__(self, root: Path) -> None:
+    Where agents have an account of their own, `for_account`, it can read the objects of a cache and not its configuration.
+    """
+
+    def __init__(self, root: Path, *, for_account: bool = False) -> None:
         self.root = root
+        self._for_account = for_account
         self._asking = threading.Lock()
         self._seen: dict[tuple[Path, int, int], set[str]] = {}
         """Cache, as its path and its `config`, which is written when it is made → commits found in it; they stay."""
@@ -80,7 +84,7 @@ class RepositoryCache:
                 return path
             missing = _missing(path, commits)
             if not missing:
-                self._seen_in(path).update(commits)
+                self._see(path, commits)
                 return path
         with ExitStack() as writing:
             waited = _wait_for(path.with_suffix(".lock"), writing)
@@ -92,7 +96,7 @@ class RepositoryCache:
             if missing:
                 _clear_up(path)
                 _fetch(path, repo, missing)
-        self._seen_in(path).update(commits)
+        self._see(path, commits)
         return path
 
     def lenders_of(self, repo: str, head: str, commits: Sequence[str]) -> Lenders:
@@ -125,6 +129,12 @@ class RepositoryCache:
                 _clear_up(path)
                 run_git(*FETCH, "--", repo, BRANCHES, cwd=path, user_config=True, nice=5)
                 run_git(*PACK_REFS, cwd=path, nice=5)
+
+    def _see(self, path: Path, commits: Sequence[str]) -> None:
+        seen = self._seen_in(path)
+        if self._for_account and not seen:
+            _open_objects(path)
+        seen.update(commits)
 
     def _seen_in(self, path: Path) -> set[str]:
         try:
@@ -233,6 +243,21 @@ def _fetch(path: Path, repo: str, commits: Sequence[str]) -> None:
                 recovery="Push a branch that contains it, and start again.",
             ) from error
     run_git(*PACK_REFS, cwd=path)
+
+
+def _open_objects(cache: Path) -> None:
+    """Let other accounts read the objects of a cache, and neither its configuration nor a list of it. What comes later is
+    made so (`prepare_for`)."""
+    for folder, _, files in os.walk(cache / "objects"):
+        Path(folder).chmod(0o755)
+        for file in (Path(folder, name) for name in files):
+            if file.stat().st_mode & 0o444 != 0o444:
+                copy = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+                shutil.copyfile(file, copy)  # it may be one with that of the repository that was cloned
+                copy.chmod(0o444)
+                copy.replace(file)
+    (cache / "config").chmod(0o600)
+    cache.chmod(0o711)
 
 
 def _put_aside(cache: Path) -> bool:

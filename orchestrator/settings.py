@@ -80,7 +80,12 @@ class Settings(BaseSettings):
     sandboxed: bool = Field(
         False,
         description="this worker's machine is a container or a virtual machine made for agents: as root, "
-        "`permissions: full` is refused without it",
+        "`permissions: full` is refused without it, unless agent_user names another account",
+    )
+    agent_user: str | None = Field(
+        None,
+        description="the account under which agents and all checks run, of workers and dispatchers that run as root; "
+        "default: their own",
     )
     slots: int = Field(8, ge=1, le=1000, description="agents at once in one worker process")
     log_format: str = Field("text", pattern="^(text|json)$", description="logs of worker and dispatcher")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import selectors
-import shutil
 import subprocess
 import threading
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from orchestrator import control_group
+from orchestrator.accounts import Account, acting_as, find_program, of_process
 from orchestrator.process_list import COOKIE_VARIABLE
 from orchestrator.process_tree import end_tree
 from orchestrator.program_output import BoundedOutput, LineSplitter, OutputKeeper
@@ -131,6 +131,7 @@ def supervise(
     group: str | None = None,
     oversee: Callable[[int], AbstractContextManager[None]] | None = None,
     redact: Callable[[str], str] | None = None,
+    account: Account | None = None,
 ) -> Ending:
     """Run `argv` in a session of its own and end its whole tree, however it ends: nothing it started outlives this call.
 
@@ -140,7 +141,7 @@ def supervise(
     The end is TERM to the tree, `kill_grace_seconds`, KILL. `env` is the whole environment but for the cookie, which
     is added. stdin is `stdin_file`, else /dev/null. `group` is the control group to run in. `oversee(pid)` is entered
     when the program runs and left when its tree has ended, before the number can be anybody else's. `redact` is what
-    becomes of each line before anybody sees it.
+    becomes of each line before anybody sees it. `account` is whose program it is to be; None: ours.
 
     Raises FileNotFoundError or PermissionError when the program can't be started (`filename` names it, or `cwd`), and
     OSError when the kernel refuses, for instance an argument over 128 KiB.
@@ -149,7 +150,8 @@ def supervise(
     if stop.reason:
         return Ending(None, None, stop.reason, started_at, 0.0, BoundedOutput("", 0))
     with _Reader(stop, on_line, redact) as reader:
-        process = _start(argv, cwd=cwd, env={**env, COOKIE_VARIABLE: cookie}, stdin_file=stdin_file, group=group)
+        environment = {**env, COOKIE_VARIABLE: cookie}
+        process = _start(argv, cwd=cwd, env=environment, stdin_file=stdin_file, group=group, account=account)
         try:
             with ExitStack() as overseen:
                 try:
@@ -178,13 +180,22 @@ def supervise(
 
 
 def _start(
-    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdin_file: Path | None, group: str | None
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin_file: Path | None,
+    group: str | None,
+    account: Account | None,
 ) -> subprocess.Popen[bytes]:
-    command = list(argv)
-    if group is not None:
-        _require_program(command[0], cwd, env)
-        command = control_group.entering(group, command)
-    with (stdin_file or Path(os.devnull)).open("rb") as stdin:
+    command, stdin_path = list(argv), stdin_file or Path(os.devnull)
+    if group is None:
+        with acting_as(account):
+            stdin: IO[bytes] = stdin_path.open("rb")
+    else:
+        _require_program(command[0], cwd, env, account)
+        command, stdin = control_group.entering(group, command, str(stdin_path))
+    with stdin:
         return subprocess.Popen(
             command,
             cwd=cwd,
@@ -194,13 +205,14 @@ def _start(
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
+            **of_process(account),
         )
 
 
-def _require_program(name: str, cwd: Path, env: Mapping[str, str]) -> None:
+def _require_program(name: str, cwd: Path, env: Mapping[str, str], account: Account | None) -> None:
     """Raise what `Popen` raises when it can't start `name`: a shell that stands between only writes a line."""
     where = name if "/" not in name else str(cwd / name)
-    if shutil.which(where, path=env.get("PATH", os.defpath)) is None:
+    if find_program(where, path=env.get("PATH", os.defpath), account=account) is None:
         number = errno.EACCES if os.access(where, os.F_OK) else errno.ENOENT
         raise OSError(number, os.strerror(number), name)
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from celery.worker.control import inspect_command
 
+from orchestrator.accounts import agent_account
 from orchestrator.agent_names import known_agents
 from orchestrator.errors import ConfigurationError
 from orchestrator.settings import Settings
@@ -65,7 +66,8 @@ def look_for(name: str, path: str | None, settings: Settings) -> AgentVersion:
     program = path or agent.program
     if agent.program is None or program is None:
         return AgentVersion(found=True, supported=True)
-    return program_version(program, agent.oldest_version, ask=bool(agent.oldest_version) and path is None)
+    asked = bool(agent.oldest_version) and path is None
+    return program_version(program, agent.oldest_version, ask=asked, account=agent_account(settings.agent_user))
 
 
 def _document(wanted: Wanted, look: Future[AgentVersion]) -> dict[str, Any]:

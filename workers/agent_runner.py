@@ -51,7 +51,11 @@ class AgentRunner:
             settings.workspaces_dir, most=settings.most_spare_checkouts, max_bytes=settings.max_workspace_bytes
         )
         self.workspaces = Workspaces(
-            settings.workspaces_dir, fleet.repositories, later=self._removal.later, spares=self._spares
+            settings.workspaces_dir,
+            fleet.repositories,
+            later=self._removal.later,
+            spares=self._spares,
+            account=fleet.agent_account,
         )
         self.logs = LogStream(self._write_logs, max_bytes_per_attempt=settings.max_log_bytes)
         self.pushes = Pushes()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from orchestrator.accounts import Account
 from orchestrator.environment import agent_environment, names_allowed
 from orchestrator.plan.model import ResolvedSubtask
 from orchestrator.redaction import Redaction, passwords_of, secrets_of
@@ -37,6 +38,11 @@ class Attempt:
     permissions_refused: str | None = None
     """What its permissions kept it from at last, in words."""
     events: list[AgentEvent] = field(default_factory=list)
+
+    @property
+    def account(self) -> Account | None:
+        """The agent's, if it is not ours."""
+        return self.workspace.account
 
     @property
     def state_dir(self) -> Path:
@@ -79,7 +85,8 @@ class Attempt:
             "ORCHESTRATOR_ATTEMPT_NUMBER": str(claim.number),
             "ORCHESTRATOR_PROMPT_FILE": str(self.prompt_file),
         }
-        return agent_environment(allow=self.allowed, extra={**extra, **own}, cookie=self.watch.cookie)
+        words = {**extra, **own}
+        return agent_environment(allow=self.allowed, extra=words, cookie=self.watch.cookie, account=self.account)
 
     def read_line(self, stream: str, line: str) -> None:
         """A line of the agent: into the log as it reads best, and to the adapter's judgement."""

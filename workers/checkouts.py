@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from orchestrator.accounts import Account, acting_as
 from orchestrator.borrowing import borrow, lend_shallow, refs_for_agents
 from orchestrator.git import IDENTITY, run_git
 
@@ -25,10 +26,11 @@ NO_PUSH: Final = "/pushing-is-off-the-work-is-pushed-when-the-attempt-ends"
 
 @dataclass(frozen=True)
 class Source:
-    """The job's repository, and this machine's cache of it."""
+    """The job's repository, this machine's cache of it, and whose the checkouts are to be; None: ours."""
 
     repo: str
     cache: Path
+    account: Account | None = None
 
     @property
     def objects(self) -> Path:
@@ -47,13 +49,13 @@ class Spare:
 def check_out(checkout: Path, source: Source, base_commit: str, branch: str) -> None:
     """Make a repository in `checkout` that borrows the cache's objects, with the base's files on a new branch."""
     git_dir = _empty_repository(checkout, source, base_commit)
-    (git_dir / "packed-refs").write_bytes(refs_for_agents(source.cache))
-    run_git("checkout", "--quiet", "-b", branch, base_commit, cwd=checkout)
+    _know_branches(git_dir, source)
+    run_git("checkout", "--quiet", "-b", branch, base_commit, cwd=checkout, account=source.account)
 
 
-def number_of_files(checkout: Path) -> int:
+def number_of_files(checkout: Path, account: Account | None) -> int:
     """As the head of its index has it (gitformat-index)."""
-    with (checkout / ".git" / "index").open("rb") as index:
+    with acting_as(account), (checkout / ".git" / "index").open("rb") as index:
         return int.from_bytes(index.read(12)[8:])
 
 
@@ -62,13 +64,15 @@ def make_spare(
 ) -> Spare:
     """Make one with what the machine has left over. `on_start` is given git's process, which may be killed: `GitError`."""
     git_dir = _empty_repository(checkout, source, base_commit)
-    run_git("checkout", "--quiet", "--detach", base_commit, cwd=checkout, nice=19, on_start=on_start)
-    shutil.rmtree(git_dir / "logs")
-    index = git_dir / "index"
-    second = int(index.stat().st_mtime)
-    # Git reads each file again that was written in the second of its index, for it may have changed since. Nobody changes
-    # these in that second: nobody is given them before it is over.
-    os.utime(index, (second + 1, second + 1))
+    at_ease = ("checkout", "--quiet", "--detach", base_commit)
+    run_git(*at_ease, cwd=checkout, nice=19, on_start=on_start, account=source.account)
+    with acting_as(source.account):
+        shutil.rmtree(git_dir / "logs")
+        index = git_dir / "index"
+        second = int(index.stat().st_mtime)
+        # Git reads each file again that was written in the second of its index, for it may have changed since. Nobody
+        # changes these in that second: nobody is given them before it is over.
+        os.utime(index, (second + 1, second + 1))
     return Spare(checkout, base_commit, second)
 
 
@@ -81,9 +85,10 @@ def move_spare(spare: Spare, checkout: Path, source: Source, base_commit: str, b
         return False
     spare.checkout.rename(checkout)
     git_dir = checkout / ".git"
-    lend_shallow(source.objects, git_dir)
-    (git_dir / "packed-refs").write_bytes(refs_for_agents(source.cache))
-    run_git("checkout", "--quiet", "--force", "-b", branch, base_commit, cwd=checkout)
+    with acting_as(source.account):
+        lend_shallow(source.objects, git_dir)
+    _know_branches(git_dir, source)
+    run_git("checkout", "--quiet", "--force", "-b", branch, base_commit, cwd=checkout, account=source.account)
     return True
 
 
@@ -111,9 +116,16 @@ _attributes = _Attributes()
 
 
 def _empty_repository(checkout: Path, source: Source, commit: str) -> Path:
-    git_dir = borrow(checkout, objects=[source.objects], commit=commit)
-    _configure(git_dir, source.repo)
+    git_dir = borrow(checkout, objects=[source.objects], commit=commit, account=source.account)
+    with acting_as(source.account):
+        _configure(git_dir, source.repo)
     return git_dir
+
+
+def _know_branches(git_dir: Path, source: Source) -> None:
+    refs = refs_for_agents(source.cache)
+    with acting_as(source.account):
+        (git_dir / "packed-refs").write_bytes(refs)
 
 
 def _configure(git_dir: Path, repo: str) -> None:

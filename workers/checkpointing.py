@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from orchestrator.accounts import acting_as
 from orchestrator.errors import DatabaseUnavailable, GitError
 from orchestrator.fault_points import fault_point
 from orchestrator.git import checkpoint_ref
@@ -60,13 +61,14 @@ def _at_end(attempt: Attempt, end: AttemptEnd) -> Checkpoint | None:
 
 
 def _packed(attempt: Attempt, session_id: str) -> bytes:
-    return pack(
-        attempt.state_dir,
-        attempt.agent.session_files,
-        session_id,
-        redaction=attempt.redaction,
-        most_bytes=attempt.runner.settings.max_session_bytes,
-    )
+    with acting_as(attempt.account):
+        return pack(
+            attempt.state_dir,
+            attempt.agent.session_files,
+            session_id,
+            redaction=attempt.redaction,
+            most_bytes=attempt.runner.settings.max_session_bytes,
+        )
 
 
 @contextmanager
@@ -101,7 +103,8 @@ class RunningCheckpoints:
         if session_id is None:
             return
         try:
-            seen = signature(attempt.state_dir, attempt.agent.session_files, session_id)
+            with acting_as(attempt.account):
+                seen = signature(attempt.state_dir, attempt.agent.session_files, session_id)
             if not seen or seen == self._seen:
                 return
             checkpoint = self._committed_and_pushed(session_id)

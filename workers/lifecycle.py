@@ -14,14 +14,16 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
 
 from orchestrator import process_tree
+from orchestrator.accounts import Account, prepare_for
 from orchestrator.claimed_folders import sweep_folders
 from orchestrator.dispatch.fleet import Fleet
-from orchestrator.errors import OrchestratorException
+from orchestrator.errors import ConfigurationError, OrchestratorException
 from orchestrator.local.lifeline import watch_keeper
 from orchestrator.logging import configure_logging
 from orchestrator.recovery.reconciler import Reconciler
@@ -49,9 +51,9 @@ def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[
         services_answer = watch_keeper(lambda: os.kill(os.getpid(), signal.SIGTERM))
         services_answer.wait()
         try:
+            keep_from_agents(fleet())
             process_tree.mark_helpers()
             process_tree.kill_orphans()
-            warn_of_readable_passwords()
             if _takes_agents(app):
                 runner().begin()
             else:
@@ -67,6 +69,7 @@ def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[
 
     def ready(**_: Any) -> None:
         _take_over_signals()
+        say_account(fleet())
         if CONTROL_QUEUE in app.amqp.queues.consume_from:
             reconcilers.append(Reconciler(fleet()))
             reconcilers[-1].start()
@@ -93,6 +96,43 @@ def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(shutting_down, weak=False)
     signals.worker_shutdown.connect(end, weak=False)
+
+
+def keep_from_agents(fleet: Fleet) -> None:
+    """Make ready to give agents and checks the account that `agent_user` names, and warn of what is open to them.
+
+    Raises `ConfigurationError` where it can't be taken, or could reach what is not meant for it.
+    """
+    settings, account = fleet.settings, fleet.agent_account
+    if account is not None:
+        refuse_that_of_postgres(settings.state_dir, account)
+        folders = (settings.state_dir, settings.workspaces_dir, settings.repositories_dir)
+        file = file_with_passwords()
+        prepare_for(account, folders=folders, closed_files=() if file is None else (file,))
+    warn_of_readable_passwords()
+
+
+def say_account(fleet: Fleet) -> None:
+    """As root, who the agents are is a choice: it stands in the log, also where nobody has made it."""
+    account = fleet.agent_account
+    if account is not None:
+        home = "" if Path(account.home).is_dir() else f" Its home {account.home} is missing."
+        words = f"Agents and checks run under the account {account.name}.{home}"
+        log.info(words, extra={"event": "account.chosen", "account": account.name})
+    elif os.geteuid() == 0 and not fleet.settings.sandboxed:
+        words = "Agents and checks run as root, as this process does: ORCHESTRATOR_AGENT_USER names another account."
+        log.warning(words, extra={"event": "account.root"})
+
+
+def refuse_that_of_postgres(state_dir: Path, account: Account) -> None:
+    """Root's local stack runs PostgreSQL under an account of its own: whoever has that has the fleet's database."""
+    data = state_dir / "postgres"
+    if data.exists() and data.stat().st_uid == account.uid:
+        raise ConfigurationError(
+            f"The account {account.name} is that of the PostgreSQL of this machine's local stack.",
+            context={"agent_user": account.name, "folder": str(data)},
+            recovery="Let agents have another one.",
+        )
 
 
 def sweep_after_the_dead(settings: Settings) -> None:

@@ -57,8 +57,8 @@ def _push_all(key: tuple[str | None, str], pushes: Sequence[_Push]) -> list[Refu
     arrived = push_new(
         repo,
         {one.ref: one.commit for one in pushes},
-        cwd=pushes[0].workspace.record,
-        lenders=[one.workspace.record / "objects" for one in pushes[1:]],
+        cwd=pushes[0].workspace.outgoing,
+        lenders=[one.workspace.outgoing / "objects" for one in pushes[1:]],
         timeout_seconds=TOGETHER_SECONDS,
     )
     return [None if arrived else _Answer.GO_ALONE for _ in pushes]

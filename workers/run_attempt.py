@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
 
+from orchestrator.accounts import acting_as
 from orchestrator.check import run_check
 from orchestrator.errors import ConfigurationError, DatabaseUnavailable, GitError, OrchestratorException
 from orchestrator.fault_points import fault_point
@@ -168,7 +169,8 @@ def _run_in(attempt: Attempt) -> AttemptEnd:
         end = _run_here(attempt.runner, claim, attempt.subtask, attempt.agent, attempt.stop)
     else:
         prompt = brief(attempt.runner.fleet, claim, attempt.subtask, attempt.resumed)
-        attempt.prompt_file.write_text(prompt)
+        with acting_as(attempt.account):
+            attempt.prompt_file.write_text(prompt)
         if closed := attempt.runner.governor.closed_before_start(claim):
             return closed  # no agent was there: what an earlier one has left is the next one's as it is
         end = run_program(attempt, prompt)
@@ -176,8 +178,8 @@ def _run_in(attempt: Attempt) -> AttemptEnd:
         if end.outcome is Outcome.COMPLETED:
             end = _check(attempt, end)
         end = _keep_work(attempt, end)
-    except OrchestratorException as error:
-        # What the agent has used stands, whatever becomes of its work.
+    except (OrchestratorException, OSError) as error:
+        # What the agent has used stands, whatever becomes of its work, and whatever it has made of our record of it.
         end = _stopped_or(replace(end, outcome=Outcome.FAILED, error=str(error)), claim, attempt.stop)
     keep_for_the_next(attempt, end)
     return end
@@ -199,6 +201,7 @@ def _check(attempt: Attempt, end: AttemptEnd) -> AttemptEnd:
         group=attempt.watch.group,
         oversee=attempt.watch.running,
         redact=attempt.redaction.hide,
+        account=attempt.account,
     )
     if check.passed:
         return end

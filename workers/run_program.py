@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
+from orchestrator.accounts import acting_as
 from orchestrator.outcomes import Outcome
 from orchestrator.plan.model import ResolvedSubtask
 from orchestrator.state.transitions.claims import Claim
@@ -24,7 +25,8 @@ def run_program(attempt: Attempt, prompt: str) -> AttemptEnd:
     """Everything but the check and the work itself. Raises OSError where the kernel refuses to start anything."""
     request = _request(attempt, prompt)
     before = spent_before(attempt, request)
-    launch = attempt.agent.launch(request)
+    with acting_as(attempt.account):
+        launch = attempt.agent.launch(request)
     env = attempt.environment(launch.env)
     refused = _refused_here(attempt) or _missing_here(attempt, launch, env)
     if refused is not None:
@@ -36,7 +38,9 @@ def run_program(attempt: Attempt, prompt: str) -> AttemptEnd:
         ending = _supervise(attempt, launch, env)
     except (FileNotFoundError, PermissionError) as error:
         return _missing(f"{launch.argv[0]} can't be started: {error.strerror}.")
-    said = attempt.agent.classify(ending, [*attempt.events, *attempt.agent.read_files(request)])
+    with acting_as(attempt.account):
+        left = attempt.agent.read_files(request)
+    said = attempt.agent.classify(ending, [*attempt.events, *left])
     attempt.session_refused = request.session_id is not None and said.session_unknown
     hide = attempt.redaction.hide
     attempt.permissions_refused = said.refused and hide(said.refused)
@@ -58,9 +62,10 @@ def seconds_left(claim: Claim, subtask: ResolvedSubtask) -> float | None:
 
 
 def _request(attempt: Attempt, prompt: str) -> AgentRequest:
-    attempt.state_dir.mkdir()
-    if attempt.resumed is not None:
-        put_back(attempt.resumed.files, attempt.state_dir)
+    with acting_as(attempt.account):
+        attempt.state_dir.mkdir()
+        if attempt.resumed is not None:
+            put_back(attempt.resumed.files, attempt.state_dir)
     return AgentRequest(
         prompt=prompt,
         prompt_file=attempt.prompt_file,
@@ -78,11 +83,12 @@ def _request(attempt: Attempt, prompt: str) -> AgentRequest:
 def _refused_here(attempt: Attempt) -> AttemptEnd | None:
     """A model that may run any command as root owns the machine: only whoever runs the worker can allow that."""
     is_full = attempt.agent.permissions is not None and attempt.subtask.permissions == "full"
-    if not is_full or os.geteuid() != 0 or attempt.runner.settings.sandboxed:
+    is_root = os.geteuid() == 0 and attempt.account is None
+    if not is_full or not is_root or attempt.runner.settings.sandboxed:
         return None
     words = (
-        "This worker runs as root, where `permissions: full` is refused: run it under another account, or set "
-        "ORCHESTRATOR_SANDBOXED=true where the whole machine is a sandbox."
+        "Agents of this worker run as root, where `permissions: full` is refused: name another account in "
+        "ORCHESTRATOR_AGENT_USER, or set ORCHESTRATOR_SANDBOXED=true where the whole machine is a sandbox."
     )
     return AttemptEnd(Outcome.BAD_CONFIG, error=words)
 
@@ -92,7 +98,9 @@ def _missing_here(attempt: Attempt, launch: Launch, env: Mapping[str, str]) -> A
     agent, name = attempt.agent, launch.argv[0]
     if agent.program is None:
         return None
-    found = program_version(name, agent.oldest_version, search=env["PATH"], ask=bool(agent.oldest_version))
+    found = program_version(
+        name, agent.oldest_version, search=env["PATH"], ask=bool(agent.oldest_version), account=attempt.account
+    )
     if not found.found:
         return _missing(missing_in_words(name, where="this worker's PATH"))
     if found.is_too_old:
@@ -120,5 +128,6 @@ def _supervise(attempt: Attempt, launch: Launch, env: Mapping[str, str]) -> Endi
             group=attempt.watch.group,
             oversee=attempt.watch.running,
             redact=attempt.redaction.hide,
+            account=attempt.account,
         )
     return ended_from_outside(ending, attempt.stop.reason)

@@ -98,7 +98,7 @@ class SpareCheckouts:
                 took = time.monotonic() - began
                 with self._changed:
                     self._fastest[source] = min(took, self._fastest.get(source, took))
-                    self._files[source] = number_of_files(checkout)
+                    self._files[source] = number_of_files(checkout, source.account)
             with self._changed:
                 if self._is_worth_it(source):
                     self._wish = _Wish(source, base_commit, job_id)
@@ -177,8 +177,8 @@ class SpareCheckouts:
     def _make(self, wish: _Wish) -> None:
         try:
             with ExitStack() as claim:
-                # Named after the job, by which `prune` knows which caches are in use.
-                folder = claim.enter_context(claimed_folder(self._root, f"{wish.job_id}-spare"))
+                name = f"{wish.job_id}-spare"  # after the job, by which `prune` knows which caches are in use
+                folder = claim.enter_context(claimed_folder(self._root, name, passable=wish.source.account is not None))
                 is_kept = self._has_room(0) and self._keep(wish, folder, claim)
         except (OrchestratorException, OSError) as error:
             is_kept = False

@@ -4,6 +4,8 @@
         checkout/      the agent's: a repository of its own that borrows the cache's objects
         private/       the worker's: prompt file, the agent's state folder
         record.git/    ours: sees the checkout as its work tree, and the agent never sees it
+        outgoing.git/  only where agents have an account of their own, to which the other three then belong: what is
+                       pushed and fetched passes through it, for no program of ours runs in theirs
 
 Whatever an agent does to its repository (detached HEAD, half a rebase, a stale lock, no `.git` at all), the result is read
 from the files through `record.git`, whose index was made before the agent came.
@@ -21,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from orchestrator.accounts import Account, acting_as, make_folder
 from orchestrator.borrowing import borrow
 from orchestrator.claimed_folders import claimed_folder, sweep_folders
 from orchestrator.commit_object import write_commit
@@ -31,6 +34,7 @@ from orchestrator.state.checkpoints import SavedWork
 from workers.checkout_files import is_linked_worktree, is_own_file, looks_the_same, read_plain_file
 from workers.checkouts import Source
 from workers.earlier_work import take_up
+from workers.handing_over import Side, hand_over
 from workers.spare_checkouts import SpareCheckouts
 
 log = logging.getLogger(__name__)
@@ -41,7 +45,8 @@ GITLINK: Final = b"160000"
 class Workspaces:
     """Makes and removes the workspaces of this machine under `root`. Threads and processes may share it.
 
-    `later` does the removals; None: at once. `spares` are checkouts made ahead; None: there are none.
+    `later` does the removals; None: at once. `spares` are checkouts made ahead; None: there are none. `account` is that of
+    the agents; None: ours.
     """
 
     def __init__(
@@ -51,11 +56,13 @@ class Workspaces:
         *,
         later: Callable[[Callable[[], None]], None] | None = None,
         spares: SpareCheckouts | None = None,
+        account: Account | None = None,
     ) -> None:
         self.root = root
         self.cache = cache
         self._later = later
         self._spares = spares or SpareCheckouts(root, most=0)
+        self._account = account
 
     @contextmanager
     def prepare(
@@ -73,20 +80,24 @@ class Workspaces:
         `earlier` is work of an attempt from the same base, to go on with; `has_earlier_work` says whether it is there.
         Raises `GitError` or `RepositoryError` when the repository can't be read or does not have the base commit.
         """
-        label = f"{job_id}-{subtask_id}-{attempt_number}"
-        with claimed_folder(self.root, label, later=self._later, of_many_files=repo is not None) as folder:
-            (folder / "private").mkdir(mode=0o700)
+        label, account = f"{job_id}-{subtask_id}-{attempt_number}", self._account
+        with claimed_folder(
+            self.root, label, later=self._later, of_many_files=repo is not None, passable=account is not None
+        ) as folder:
+            make_folder(folder / "private", account)
+            (folder / "private").chmod(0o700)
+            checkout = folder / "checkout"
             if repo is None or base_commit is None:
-                (folder / "checkout").mkdir()
-                yield Workspace(folder.resolve())
+                make_folder(checkout, account)
+                yield Workspace(folder.resolve(), account=account)
                 return
             cache = self.cache.path_with(repo, [base_commit])
-            with self._spares.checked_out(
-                folder / "checkout", Source(repo, cache), base_commit, branch=f"subtask-{subtask_id}", job_id=job_id
-            ):
-                taken_up = earlier is not None and take_up(earlier, repo, folder / "checkout")
-                _make_record(folder, cache, base_commit)
-                yield Workspace(folder.resolve(), repo, base_commit, cache, has_earlier_work=taken_up)
+            source, branch = Source(repo, cache, account), f"subtask-{subtask_id}"
+            with self._spares.checked_out(checkout, source, base_commit, branch=branch, job_id=job_id):
+                through = _make_outgoing(folder, cache, base_commit) if account else checkout
+                taken_up = earlier is not None and take_up(earlier, source, base_commit, checkout, through)
+                _make_record(folder, cache, base_commit, account)
+                yield Workspace(folder.resolve(), repo, base_commit, cache, account, has_earlier_work=taken_up)
 
     def sweep(self, live: Callable[[str], bool] | None = None) -> list[str]:
         """Remove what dead processes left here, and return the folders' names. `live(name)` may keep one."""
@@ -113,6 +124,8 @@ class Workspace:
     repo: str | None = None
     base_commit: str | None = None
     cache: Path | None = None
+    account: Account | None = None
+    """The agent's, if it is not ours: checkout, private folder and record belong to it."""
     has_earlier_work: bool = False
     _index_name: str = "index"
     _known_changes: dict[str, list[Change]] = field(default_factory=dict, compare=False, repr=False)
@@ -147,15 +160,23 @@ class Workspace:
         """
         if self.base_commit is None:
             raise ValueError("a workspace without a repository has nothing to commit")
+        commit = self._commit_all(self.base_commit, title=title, subtask_id=subtask_id, job_id=job_id)
+        if commit != self.base_commit and self.outgoing != self.record:
+            theirs, ours = Side(self.record, self.account), Side(self.outgoing, None)
+            hand_over(commit, beyond=self.base_commit, source=theirs, target=ours)
+        return commit
+
+    def _commit_all(self, base_commit: str, *, title: str, subtask_id: int, job_id: str) -> str:
         parent = self._agents_commit()
         tree = self._tree_of_checkout(parent)
         if not self._changes(tree):
-            return self.base_commit
-        if parent != self.base_commit and self._git("rev-parse", f"{parent}^{{tree}}").text == tree:
+            return base_commit
+        if parent != base_commit and self._git("rev-parse", f"{parent}^{{tree}}").text == tree:
             return parent
         message = f"{' '.join(title.split())}\n\nsubtask {subtask_id} of job {job_id}\n"
-        seconds = int(time.time())
-        commit = write_commit(self.record / "objects", tree=tree, parents=[parent], message=message, seconds=seconds)
+        objects, seconds = self.record / "objects", int(time.time())
+        with acting_as(self.account):
+            commit = write_commit(objects, tree=tree, parents=[parent], message=message, seconds=seconds)
         self._known_changes[commit] = self._changes(tree)
         return commit
 
@@ -165,7 +186,8 @@ class Workspace:
 
     def beside(self, name: str) -> Workspace:
         """The same workspace seen through an index of its own, so that it can be committed while the agent works."""
-        shutil.copy2(self._index, self.record / name)
+        with acting_as(self.account):
+            shutil.copy2(self._index, self.record / name)
         return replace(self, _index_name=name, _known_changes={})
 
     def push(
@@ -189,7 +211,7 @@ class Workspace:
             ref,
             expected=None,
             overwrite=overwrite,
-            cwd=self.record,
+            cwd=self.outgoing,
             timeout_seconds=timeout_seconds,
         )
 
@@ -197,13 +219,18 @@ class Workspace:
         """Keep that commit as `ref` in this machine's cache of the repository, whose path is returned."""
         if self.cache is None:
             raise ValueError("a workspace without a repository has nothing to keep")
-        run_git("push", "--quiet", "--force", "--", str(self.cache), f"{commit}:{ref}", cwd=self.record)
+        run_git("push", "--quiet", "--force", "--", str(self.cache), f"{commit}:{ref}", cwd=self.outgoing)
         return self.cache
 
     @property
     def record(self) -> Path:
-        """Our repository of the checkout, which has the commit that `commit_all` returned."""
+        """Our repository of the checkout."""
         return self.folder / "record.git"
+
+    @property
+    def outgoing(self) -> Path:
+        """The repository from which is pushed: it has the commit that `commit_all` returned."""
+        return self.record if self.account is None else self.folder / "outgoing.git"
 
     @property
     def _index(self) -> Path:
@@ -217,12 +244,13 @@ class Workspace:
         check: bool = True,
     ) -> GitResult:
         place = {"GIT_DIR": str(self.record), "GIT_WORK_TREE": str(self.path), "GIT_INDEX_FILE": str(self._index)}
-        return run_git(*args, cwd=self.path, input=stdin, env=place | dict(env or {}), check=check)
+        place |= dict(env or {})
+        return run_git(*args, cwd=self.path, input=stdin, env=place, check=check, account=self.account)
 
     def _ask_agents_repository(self, *args: str) -> GitResult:
         """It may be in any state, or gone: an answer is welcome, none is no error."""
         place = {"GIT_DIR": str(self.path / ".git"), "GIT_WORK_TREE": str(self.path)}
-        return run_git(*args, cwd=self.path, env=place, check=False)
+        return run_git(*args, cwd=self.path, env=place, check=False, account=self.account)
 
     def _agents_commit(self) -> str:
         """The agent's HEAD where it descends from the base commit, else the base commit."""
@@ -233,15 +261,16 @@ class Workspace:
         if head.exit_code != 0 or head.text == self.base_commit:
             return self.base_commit
         ancestry = ("merge-base", "--is-ancestor", self.base_commit, head.text)
-        descends = run_git(*ancestry, cwd=self.record, check=False).exit_code == 0
+        descends = run_git(*ancestry, cwd=self.record, check=False, account=self.account).exit_code == 0
         return head.text if descends else self.base_commit
 
     def _agents_branch_stands_at(self, commit: str) -> bool:
         """What git would say as well, where nothing is unusual; without asking it."""
-        kind, _, ref = read_plain_file(self.path / ".git" / "HEAD").strip().partition(b" ")
-        if kind != b"ref:" or not ref.startswith(b"refs/heads/"):
-            return False
-        return read_plain_file(self.path / ".git" / os.fsdecode(ref)).strip() == commit.encode()
+        with acting_as(self.account):
+            kind, _, ref = read_plain_file(self.path / ".git" / "HEAD").strip().partition(b" ")
+            if kind != b"ref:" or not ref.startswith(b"refs/heads/"):
+                return False
+            return read_plain_file(self.path / ".git" / os.fsdecode(ref)).strip() == commit.encode()
 
     def _changes(self, tree: str) -> list[Change]:
         assert self.base_commit is not None
@@ -255,8 +284,9 @@ class Workspace:
     def _tree_of_checkout(self, head: str) -> str:
         """Write the checkout's files as a tree. The index keeps what was known of unchanged files, so only changes are read."""
         exclude = self.record / "info" / "exclude"
-        exclude.parent.mkdir(exist_ok=True)
-        exclude.write_bytes(read_plain_file(self.path / ".git" / "info" / "exclude"))
+        with acting_as(self.account):
+            exclude.parent.mkdir(exist_ok=True)
+            exclude.write_bytes(read_plain_file(self.path / ".git" / "info" / "exclude"))
         return self._tree_of_plain_checkout(head) or self._tree_of_any_checkout(head)
 
     def _tree_of_plain_checkout(self, head: str) -> str | None:
@@ -266,13 +296,15 @@ class Workspace:
         if head != self.base_commit or self._submodules() or not looks_the_same(index, agents_index):
             return None
         before = self.record / f"{self._index_name}-before"
-        shutil.copy2(index, before)
+        with acting_as(self.account):
+            shutil.copy2(index, before)
         added = self._git("add", "--all", env={"GIT_LITERAL_PATHSPECS": "0"}, check=False)
         if added.exit_code == 0:  # else there may be a repository without a commit in it
             tree = self._git("write-tree").text
             if not any(change.is_new_gitlink for change in self._changes(tree)):
                 return tree
-        before.replace(index)
+        with acting_as(self.account):
+            before.replace(index)
         return None
 
     def _tree_of_any_checkout(self, head: str) -> str:
@@ -302,7 +334,7 @@ class Workspace:
         if not (self.path / ".gitmodules").is_file():
             return set()
         asked = ("config", "-z", "--file", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$")
-        listing = run_git(*asked, cwd=self.path, check=False).stdout
+        listing = run_git(*asked, cwd=self.path, check=False, account=self.account).stdout
         return {entry.partition(b"\n")[2] for entry in _split(listing)}
 
     def _files_of_nested(self, folders: Iterable[bytes]) -> Iterator[bytes]:
@@ -323,7 +355,8 @@ class Workspace:
                 "GIT_WORK_TREE": str(place),
                 "GIT_INDEX_FILE": str(self.record / "none"),
             }
-            listing = run_git("ls-files", "-z", "--others", "--exclude-standard", cwd=place, env=look).stdout
+            asked = ("ls-files", "-z", "--others", "--exclude-standard")
+            listing = run_git(*asked, cwd=place, env=look, account=self.account).stdout
             inside = [folder + name for name in _split(listing)]
             yield from (path for path in inside if not path.endswith(b"/"))
             yield from self._files_of_nested(path for path in inside if path.endswith(b"/"))
@@ -341,12 +374,19 @@ class Workspace:
         return b"".join(entry + b"\0" for entry in hidden if not os.path.lexists(root + entry.partition(b"\t")[2]))
 
 
-def _make_record(folder: Path, cache: Path, base_commit: str) -> None:
+def _make_outgoing(folder: Path, cache: Path, base_commit: str) -> Path:
+    outgoing = borrow(folder / "outgoing.git", objects=[cache / "objects"], commit=base_commit, bare=True)
+    outgoing.chmod(0o700)
+    return outgoing
+
+
+def _make_record(folder: Path, cache: Path, base_commit: str, account: Account | None) -> None:
     git_dir = folder / "checkout" / ".git"
     lenders = [cache / "objects", git_dir / "objects"]
-    record = borrow(folder / "record.git", objects=lenders, commit=base_commit, bare=True)
+    record = borrow(folder / "record.git", objects=lenders, commit=base_commit, bare=True, account=account)
     # The time stamp goes along: by it git knows which files may have changed in the tick in which they were written.
-    shutil.copy2(git_dir / "index", record / "index")
+    with acting_as(account):
+        shutil.copy2(git_dir / "index", record / "index")
 
 
 def _change(modes: bytes, path: bytes) -> Change:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from celery import Celery
 from sqlalchemy import Engine
 
+from orchestrator.accounts import Account, agent_account
 from orchestrator.celery_app import create_app
 from orchestrator.errors import ConfigurationError
 from orchestrator.repository_cache import RepositoryCache
@@ -33,6 +35,11 @@ class Fleet:
         assert self.settings.database_url is not None, "nobody joins a fleet without"
         return self.settings.database_url
 
+    @cached_property
+    def agent_account(self) -> Account | None:
+        """That under which agents and checks run; None: our own. Raises `ConfigurationError` where it can't be taken."""
+        return agent_account(self.settings.agent_user)
+
     def publish(self, messages: Sequence[outbox.Message]) -> None:
         """Send messages whose transaction has committed."""
         if messages:
@@ -48,4 +55,5 @@ def join_fleet(
             "No database is configured.", recovery="Set ORCHESTRATOR_DATABASE_URL to a PostgreSQL URL."
         )
     engine = create_engine(settings.database_url, pool_size=pool_size, application_name=name)
-    return Fleet(settings, engine, app or create_app(settings), RepositoryCache(settings.repositories_dir))
+    repositories = RepositoryCache(settings.repositories_dir, for_account=settings.agent_user is not None)
+    return Fleet(settings, engine, app or create_app(settings), repositories)

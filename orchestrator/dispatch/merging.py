@@ -144,11 +144,12 @@ def _merge(fleet: Fleet, claim: MergeClaim, work: GroupWork) -> MergeDone:
         if claim.check_command and (merged or work.merged_before):
             check = run_group_check(
                 claim.check_command,
-                checkout=workspace.checkout(result.head),
+                checkout=workspace.checkout(result.head, fleet.agent_account),
                 timeout_seconds=fleet.settings.check_timeout_seconds,
                 stop=stop,
                 # The lease's token stays out of the check's sight.
                 cookie=f"{owner_of_this_process()}.merge-{secrets.token_hex(8)}",
+                account=fleet.agent_account,
             )
         return MergeDone(result.head, merged, result.conflicts, check)
 

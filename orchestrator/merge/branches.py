@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from orchestrator.accounts import Account
 from orchestrator.borrowing import borrow
 from orchestrator.claimed_folders import claimed_folder, remove_tree
 from orchestrator.commit_object import write_commit
@@ -103,12 +104,15 @@ class MergeWorkspace:
         with claimed_folder(root, f"{job_id}-merge") as folder:
             yield cls(folder, cache, lenders, head)
 
-    def checkout(self, commit: str) -> Path:
-        """The files of a commit in a repository of their own, for the group's check; one at a time."""
+    def checkout(self, commit: str, account: Account | None = None) -> Path:
+        """The files of a commit in a repository of their own, for the group's check; one at a time. `account` is whose it is
+        to be; None: ours. Another one's git finds the objects in the cache, to which they were lent before."""
         folder = self._folder / "check"
         remove_tree(folder)
-        borrow(folder, objects=[self.path / ".git" / "objects"], commit=commit)
-        run_git("checkout", "--quiet", "--detach", commit, cwd=folder)
+        if account is not None:
+            self._folder.chmod(0o711)
+        borrow(folder, objects=[self.path / ".git" / "objects"], commit=commit, account=account)
+        run_git("checkout", "--quiet", "--detach", commit, cwd=folder, account=account)
         return folder
 
     def expect(self, head: str, commits: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,14 @@ import psutil
 import pytest
 
 from orchestrator import control_group
+from orchestrator.accounts import agent_account
 from orchestrator.plan.model import Limits
 from orchestrator.supervisor import StopSignal, supervise
 from tests.support.escaped import wait_until_gone
 from tests.support.fleet import TestFleet, open_fleet
 from tests.support.repositories import shell
+from tests.support.services import open_temporary_folder
+from tests.support.supervision import new_cookie
 from tests.support.waiting import wait_until
 from workers.limits import LimitsKeeper, Meter
 
@@ -238,3 +242,34 @@ def test_the_kernels_verdict_is_the_reason_of_the_end(
         assert words in stop.reason
     assert control_group.members(group) == []
     keeper.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may start a program under another account")
+def test_a_program_of_another_account_enters_the_group_and_the_door_is_closed_behind_it(base: str) -> None:
+    lines: list[str] = []
+    cookie = new_cookie()
+    group = control_group.make(base, cookie, memory_bytes=None, processes=None)
+    folder = open_temporary_folder()
+    (folder / "stdin").write_text("from the file\n")
+    try:
+        ending = supervise(
+            ["sh", "-c", "id -un; cat; cat /proc/self/cgroup; ls -l /proc/self/fd"],
+            cwd=Path("/"),
+            env=dict(os.environ),
+            timeout_seconds=60,
+            idle_timeout_seconds=None,
+            kill_grace_seconds=1,
+            on_line=lambda _, line: lines.append(line),
+            stop=StopSignal(),
+            cookie=cookie,
+            stdin_file=folder / "stdin",
+            group=group,
+            account=agent_account("nobody"),
+        )
+    finally:
+        control_group.remove(group)
+        shutil.rmtree(folder)
+    assert ending.exit_code == 0, lines
+    assert lines[:2] == ["nobody", "from the file"]
+    assert any(line.endswith(f"/{cookie}") for line in lines)
+    assert not any("cgroup.procs" in line for line in lines)

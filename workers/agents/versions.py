@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -13,6 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
+from orchestrator.accounts import Account, find_program, make_folder, of_process
 from orchestrator.environment import agent_environment
 from orchestrator.process_tree import kill_trees, owner_of_this_process
 
@@ -42,17 +42,23 @@ class AgentVersion:
 
 
 def program_version(
-    program: str, oldest: tuple[int, ...] = (), *, search: str | None = None, ask: bool = True
+    program: str,
+    oldest: tuple[int, ...] = (),
+    *,
+    search: str | None = None,
+    ask: bool = True,
+    account: Account | None = None,
 ) -> AgentVersion:
     """The version of `program`, a name that is looked for on the PATH `search` (of agents here) or a path, and whether
-    it is at least `oldest`. Without `ask` only whether it is there."""
-    path = shutil.which(program, path=search or agent_environment(allow=(), extra={}, cookie="")["PATH"])
+    it is at least `oldest`. Without `ask` only whether it is there. `account` is that of the agents; None: ours."""
+    search = search or agent_environment(allow=(), extra={}, cookie="")["PATH"]
+    path = find_program(program, path=search, account=account)
     if path is None:
         return AgentVersion(found=False, note=missing_in_words(program))
     if not ask:
         return AgentVersion(found=True, supported=True, path=Path(path))
     with _asking(path):  # eight attempts that begin together ask once
-        version, fault = _ask(path, os.stat(path).st_mtime_ns)  # noqa: PTH116
+        version, fault = _ask(path, os.stat(path).st_mtime_ns, account)  # noqa: PTH116
     if version is None:
         return AgentVersion(found=True, path=Path(path), note=fault)
     number = tuple(int(part) for part in version.split("."))
@@ -69,14 +75,20 @@ def missing_in_words(program: str, *, where: str = "the PATH") -> str:
 
 
 @lru_cache(maxsize=64)
-def _ask(path: str, _changed: int) -> tuple[str | None, str]:
+def _ask(path: str, _changed: int, account: Account | None) -> tuple[str | None, str]:
     """The first number with a dot in what `program --version` prints, or None and what went wrong.
 
     The program sees nothing of the worker's, and leaves what it writes on the way in a folder that is removed.
     """
-    with tempfile.TemporaryDirectory(prefix="version-", ignore_cleanup_errors=True) as home:
-        cookie = f"{owner_of_this_process()}.{Path(home).name}"
-        env = agent_environment(allow=(), extra={"HOME": home}, cookie=cookie)
+    # Another account may not be able to reach our TMPDIR.
+    place = "/tmp" if account else None  # noqa: S108 - mkdtemp
+    with tempfile.TemporaryDirectory(prefix="version-", dir=place, ignore_cleanup_errors=True) as folder:
+        if account is not None:
+            Path(folder).chmod(0o711)
+        home = Path(folder, "home")
+        make_folder(home, account)
+        cookie = f"{owner_of_this_process()}.{Path(folder).name}"
+        env = agent_environment(allow=(), extra={"HOME": str(home)}, cookie=cookie, account=account)
         try:
             answer = subprocess.run(
                 [path, "--version"],
@@ -88,6 +100,7 @@ def _ask(path: str, _changed: int) -> tuple[str | None, str]:
                 errors="replace",
                 timeout=VERSION_SECONDS,
                 check=False,
+                **of_process(account),
             )
         except OSError as error:
             return None, f"{path} can't be started: {error.strerror}"
