@@ -48,6 +48,7 @@ def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[
 
     def begin(sender: Any, **_: Any) -> None:
         refuse_other_pools(sender.pool_cls)
+        set_up_logging(sender.loglevel)  # Celery asks for it after this only, and what is said here would be lost
         services_answer = watch_keeper(lambda: os.kill(os.getpid(), signal.SIGTERM))
         services_answer.wait()
         try:
@@ -69,7 +70,6 @@ def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[
 
     def ready(**_: Any) -> None:
         _take_over_signals()
-        say_account(fleet())
         if CONTROL_QUEUE in app.amqp.queues.consume_from:
             reconcilers.append(Reconciler(fleet()))
             reconcilers[-1].start()
@@ -99,7 +99,7 @@ def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[
 
 
 def keep_from_agents(fleet: Fleet) -> None:
-    """Make ready to give agents and checks the account that `agent_user` names, and warn of what is open to them.
+    """Make ready to give agents and checks the account that `agent_user` names, say so, and warn of what is open to them.
 
     Raises `ConfigurationError` where it can't be taken, or could reach what is not meant for it.
     """
@@ -109,6 +109,7 @@ def keep_from_agents(fleet: Fleet) -> None:
         folders = (settings.state_dir, settings.workspaces_dir, settings.repositories_dir)
         file = file_with_passwords()
         prepare_for(account, folders=folders, closed_files=() if file is None else (file,))
+    say_account(fleet)
     warn_of_readable_passwords()
 
 

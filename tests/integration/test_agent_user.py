@@ -378,13 +378,13 @@ def test_who_is_not_root_can_not_choose_an_account() -> None:
         ({"ORCHESTRATOR_AGENT_USER": "root", "ORCHESTRATOR_SANDBOXED": "true"}, None),
     ],
 )
-def test_a_worker_says_at_its_start_who_its_agents_are(
+def test_a_worker_says_at_its_start_who_its_agents_are_and_how_it_finds_them(
     fleet: TestFleet, said: dict[str, str], words: str | None
 ) -> None:
     fleet.start_worker(**said)
     log = fleet.folder / "worker.log"
     fleet.start_dispatcher()
     fleet.wait_for_end(fleet.submit({"title": "One", "subtasks": [shell(1, "true")]}))
-    assert [words in line for line in log.read_text().splitlines() if "Agents and checks" in line] == [True] * bool(
-        words
-    )
+    lines = log.read_text().splitlines()
+    assert [words in line for line in lines if "Agents and checks" in line] == [True] * bool(words)
+    assert len([line for line in lines if "Attempts run with" in line or "Attempts run in" in line]) == 1
