@@ -25,7 +25,7 @@ from workers.recording import Recorder
 from workers.removal import Removal
 from workers.slots import Slots
 from workers.spare_checkouts import SpareCheckouts
-from workers.workspace import Workspaces
+from workers.workspaces import Workspaces
 
 
 class AgentRunner:

@@ -25,7 +25,7 @@ from tests.support.supervision import is_alive
 from tests.support.waiting import wait_until
 from workers import spare_checkouts
 from workers.spare_checkouts import SpareCheckouts
-from workers.workspace import Workspaces
+from workers.workspaces import Workspaces
 
 ACCOUNT: Final = "nobody"
 

@@ -15,7 +15,8 @@ from orchestrator.repository_cache import RepositoryCache
 from tests.support.git_checkout import Repository
 from tests.support.waiting import wait_until
 from workers.pushes import Pushes
-from workers.workspace import Workspace, Workspaces
+from workers.workspace import Workspace
+from workers.workspaces import Workspaces
 
 WATCH_AND_WAIT = """#!/bin/sh
 wc -l >> came

@@ -20,7 +20,8 @@ from tests.support.repositories import new_repository, shell
 from tests.support.waiting import wait_until
 from workers import spare_checkouts
 from workers.spare_checkouts import SpareCheckouts
-from workers.workspace import Workspace, Workspaces
+from workers.workspace import Workspace
+from workers.workspaces import Workspaces
 
 MANY_FILES = {f"part-{n // 50}/file-{n}": f"{n}\n" for n in range(1500)}
 

@@ -22,7 +22,8 @@ from tests.support.repositories import git, refuse_pushes
 from tests.support.waiting import wait_until
 from workers.checkout_files import read_plain_file
 from workers.removal import Removal
-from workers.workspace import Workspace, Workspaces
+from workers.workspace import Workspace
+from workers.workspaces import Workspaces
 
 BASE_FILES: dict[str, str | bytes | None] = {
     "kept": "kept\n",
