@@ -12,12 +12,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
+from celery.platforms import EX_OK
+from celery.worker import state
 
 from orchestrator import process_tree
 from orchestrator.accounts import Account, prepare_for
@@ -31,6 +32,7 @@ from orchestrator.settings import Settings, file_with_passwords, others_may_read
 from orchestrator.task_names import CONTROL_QUEUE
 from workers.agent_runner import AgentRunner
 from workers.guard import Guard, guard_against_death_only
+from workers.leaving import Leaving
 from workers.oversight import remove_orphaned_groups
 from workers.pool import refuse_other_pools
 
@@ -40,7 +42,7 @@ log = logging.getLogger(__name__)
 def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[], AgentRunner]) -> None:
     """Connect to Celery's signals of a worker process. `fleet` and `runner` are first called here, in its main thread."""
     reconcilers: list[Reconciler] = []
-    drains: list[threading.Timer] = []
+    leaving = Leaving()
     guards: list[Guard] = []
 
     def set_up_logging(loglevel: int | str = logging.INFO, **_: Any) -> None:
@@ -69,18 +71,18 @@ def follow_lifecycle(app: Celery, fleet: Callable[[], Fleet], runner: Callable[[
             raise SystemExit(1) from error
 
     def ready(**_: Any) -> None:
-        _take_over_signals()
+        _take_over_signals(leaving)
+        leaving.heed(
+            begin=lambda: fleet().leaving.set("leaving"),
+            end_agents=runner().keeper.interrupt if _takes_agents(app) else lambda: None,
+            drain_seconds=fleet().settings.drain_seconds,
+        )
         if CONTROL_QUEUE in app.amqp.queues.consume_from:
             reconcilers.append(Reconciler(fleet()))
             reconcilers[-1].start()
 
     def shutting_down(**_: Any) -> None:
-        fleet().leaving.set("leaving")
-        if _takes_agents(app):
-            seconds = 0.0 if drains else fleet().settings.drain_seconds
-            drains.append(threading.Timer(seconds, runner().keeper.interrupt))
-            drains[-1].daemon = True
-            drains[-1].start()
+        leaving.ask()
 
     def end(**_: Any) -> None:
         for reconciler in reconcilers:
@@ -157,10 +159,20 @@ def warn_of_readable_passwords() -> None:
     )
 
 
-def _take_over_signals() -> None:
-    """INT does what TERM does, and QUIT ends the process. Celery's own handlers of both want to terminate the pool's
-    tasks, which threads can't (NotImplementedError), and then wait for them for ever."""
-    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
+def _take_over_signals(leaving: Leaving) -> None:
+    """TERM and INT stop this process in order, QUIT ends it.
+
+    Celery's own handlers send one of its signals, for which they take a lock: two TERMs within a millisecond, and the
+    second one waited for ever for the first one, which it had interrupted. Those of INT and QUIT want to terminate the
+    pool's tasks besides, which threads can't (NotImplementedError), and then wait for them for ever.
+    """
+
+    def stop(*_: Any) -> None:
+        leaving.ask()
+        state.should_stop = EX_OK  # type: ignore[assignment]  # None until then
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGQUIT, lambda *_: os._exit(128 + signal.SIGQUIT))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import threading
 from datetime import UTC, datetime
@@ -169,6 +170,7 @@ def test_an_error_of_the_reader_ends_the_tree_and_comes_out(supervision: Supervi
 
 def test_many_at_once_leak_neither_processes_nor_descriptors_nor_threads(tmp_path: Path) -> None:
     Supervision(tmp_path).bash("true")
+    gc.collect()  # signals of earlier tests close their descriptors when they go
     descriptors, threads = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
     runs = [Supervision(tmp_path, stop=StopSignal()) for _ in range(40)]
     slots = [threading.Thread(target=run.bash, args=("echo $$; (setsid sleep 600 &); exec sleep 600",)) for run in runs]
