@@ -161,9 +161,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, events: Sequence[str], script: Script | None, fault: Fault | None) -> None:
         """Part by part, as far as the fault lets it come."""
         self._begin_stream()
-        if len(events) > 1:
-            self._send_part("".join(events[:-1]))
-        if fault is not None and fault.drop:
+        dropped = fault is not None and fault.drop
+        # Dropped in its midst: with an answer that lacks only its last word a program may be content.
+        if first := events[: len(events) // 2 if dropped else -1]:
+            self._send_part("".join(first))
+        if dropped:
             self._drop()
             return
         if fault is not None and fault.hang == "before_last_event":
