@@ -17,12 +17,12 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import MethodType
-from typing import Any
+from typing import Any, Final
 
 from celery import bootsteps
 from celery.worker import state
 
-THREADS_PER_SLOT = 2
+THREADS_PER_SLOT: Final = 2
 """One that works, and one that records."""
 
 
