@@ -43,10 +43,10 @@ FETCH: Final = (
 )
 BORROWED: Final = "GIT_ALTERNATE_OBJECT_DIRECTORIES"
 PACK_REFS: Final = ("pack-refs", "--all")
+"""After each fetch: `borrowing.refs_for_agents` reads one file."""
 LOCK_POLL_SECONDS: Final = 0.1
 HALF_A_PACK_SECONDS: Final = 3600.0
 """A pack that nobody has written to for so long is nobody's any more."""
-"""After each fetch: `borrowing.refs_for_agents` reads one file."""
 
 
 @dataclass(frozen=True)
